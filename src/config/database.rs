@@ -1,0 +1,15 @@
+//! `[database]`.
+
+options! {
+    /// The store.
+    DatabaseOptions in "database" {
+        /// mongodb://… with the database's name in the path, or sqlite:///absolute/path. Kept secret in logs.
+        connection: String = "mongodb://127.0.0.1:27017/lambda".to_owned();
+        /// Seconds a single operation may take.
+        timeout: u64 = 10;
+        /// Seconds for which finished executions are kept.
+        execution_retention: u64 = 30 * 86_400;
+        /// Seconds for which logs are kept.
+        log_retention: u64 = 7 * 86_400;
+    }
+}

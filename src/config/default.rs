@@ -1,0 +1,22 @@
+//! `[DEFAULT]`.
+
+options! {
+    /// Logging, and what all programs share.
+    DefaultOptions in "DEFAULT" {
+        /// Log at DEBUG instead of INFO.
+        [mutable] debug: bool = false;
+        /// Write logs as one JSON object a line instead of oslo.log's line.
+        use_json: bool = false;
+        /// File to log to; standard error when unset. It is opened anew on SIGHUP, so that it can be rotated.
+        log_file: Option<String> = None;
+        /// Levels of single modules, as module=LEVEL, over the level that debug sets.
+        [mutable] default_log_levels: Vec<String> =
+            ["openstack=INFO", "osauth=INFO", "hyper=WARN", "mongodb=WARN", "h2=WARN", "reqwest=WARN"]
+                .map(str::to_owned).to_vec();
+        /// Name of this machine in records and logs; the host name when unset.
+        host: Option<String> = None;
+        /// Longest time a program takes to stop after SIGTERM, in seconds. Executions still running then are handed
+        /// back. Keep it under the service manager's own limit (DevStack's units: 300).
+        graceful_shutdown_timeout: u64 = 30;
+    }
+}

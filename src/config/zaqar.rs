@@ -1,0 +1,30 @@
+//! `[zaqar]`.
+
+options! {
+    /// The queue that events come from.
+    ZaqarOptions in "zaqar" {
+        /// Base address of the messaging service, without /v2.
+        endpoint_override: String = "http://127.0.0.1:8888".to_owned();
+        /// The platform queue.
+        queue: String = "lambda-events".to_owned();
+        /// Where messages go that are no event or that match no trigger, and events of functions that name no queue of
+        /// their own.
+        dead_letter_queue: String = "lambda-dead-letters".to_owned();
+        /// Project of the platform queue, sent as X-Project-Id where there is no token.
+        project_id: String = "demo".to_owned();
+        /// Seconds a request may take.
+        timeout: u64 = 30;
+        /// Seconds for which a claim hides its messages; 60 to 43200.
+        claim_ttl: u32 = 300;
+        /// Seconds that messages live on beyond the claim; 60 to 43200.
+        claim_grace: u32 = 60;
+        /// Most claims under way at once in one worker.
+        claims: usize = 4;
+        /// Milliseconds between two looks at an empty queue, shortly after something was there.
+        poll_min_ms: u64 = 20;
+        /// Milliseconds between two looks at a queue that has been empty for long.
+        poll_max_ms: u64 = 1000;
+        /// Seconds for which a dead letter is kept; 60 to 1209600.
+        dead_letter_ttl: u32 = 1_209_600;
+    }
+}

@@ -1,0 +1,333 @@
+//! What the service remembers. One trait, two implementations, one conformance suite (`tests/it/store.rs`).
+//!
+//! The store decides nothing: it keeps documents, binds a tenant's reading to its project, and refuses a write whose
+//! expectation does not hold. bson and SQL stay inside its files.
+
+pub mod mongo;
+pub mod sqlite;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::model::execution::{Fence, LogChunk};
+use crate::model::function::FunctionName;
+use crate::model::instance::Instance;
+use crate::model::package::PackageDigest;
+use crate::model::worker::Worker;
+use crate::model::{
+    Execution, ExecutionId, ExecutionState, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
+    WorkerId,
+};
+
+/// Whose documents a query may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One project's.
+    Project(ProjectId),
+    /// Everybody's: for workers, and for operators whom policy allows it.
+    All,
+}
+
+/// A function, by what a path names it with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FunctionRef {
+    /// By its id.
+    Id(FunctionId),
+    /// By its name, within the scope's project.
+    Name(FunctionName),
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such document in this scope.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// Another document has that unique value.
+    #[error("the {0} is taken")]
+    Taken(&'static str),
+    /// The document has changed since it was read.
+    #[error("the document has changed since it was read")]
+    Stale,
+    /// The marker names nothing.
+    #[error("the marker names no element of the list")]
+    BadMarker,
+    /// The database did not answer, or refused for a passing reason: try again.
+    #[error("the database is not available")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A document cannot be read, or the database refused for a lasting reason: someone must look.
+    #[error("the database holds or answered something unexpected")]
+    Unexpected(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::NotFound(_) | Self::Taken(_) | Self::Stale | Self::BadMarker | Self::Unexpected(_) => false,
+        }
+    }
+}
+
+/// What the store answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Which way a list runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Smallest first.
+    Ascending,
+    /// Largest first.
+    Descending,
+}
+
+/// A page that is asked for. Lists are cut by the value of the sort key and the id of the last element, never by
+/// counting, so that rows which come and go do not shift the others.
+#[derive(Clone, Debug)]
+pub struct PageRequest<K> {
+    /// At most this many elements.
+    pub limit: usize,
+    /// Where the last page ended: a [`Page::next`] of before, or the id of an element.
+    pub marker: Option<String>,
+    /// What the list is ordered by; the id breaks ties in the same direction.
+    pub sort: K,
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// A page.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// Its elements.
+    pub items: Vec<T>,
+    /// The marker of the next page; none: this was the last.
+    pub next: Option<String>,
+}
+
+/// What functions can be ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionSort {
+    /// Their making.
+    CreatedAt,
+    /// Their last change.
+    UpdatedAt,
+    /// Their name.
+    Name,
+}
+
+/// Which functions.
+#[derive(Clone, Debug, Default)]
+pub struct FunctionFilter {
+    /// With this name.
+    pub name: Option<FunctionName>,
+    /// With this runtime.
+    pub runtime: Option<String>,
+}
+
+/// What executions can be ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecutionSort {
+    /// When they were received.
+    ReceivedAt,
+}
+
+/// Which executions.
+#[derive(Clone, Debug, Default)]
+pub struct ExecutionFilter {
+    /// Of this function.
+    pub function_id: Option<FunctionId>,
+    /// In one of these states; empty: any.
+    pub states: Vec<ExecutionState>,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// Received before.
+    pub until: Option<Timestamp>,
+    /// Of the event with this CloudEvents id.
+    pub event_id: Option<String>,
+}
+
+/// What triggers can be ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriggerSort {
+    /// Their making.
+    CreatedAt,
+}
+
+/// Which triggers.
+#[derive(Clone, Debug, Default)]
+pub struct TriggerFilter {
+    /// Of this function.
+    pub function_id: Option<FunctionId>,
+}
+
+/// Which of the executions that were to be inserted are new.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inserted {
+    /// These were not known before and are durable now.
+    pub new: Vec<ExecutionId>,
+    /// These were there already; nothing of them was changed.
+    pub known: Vec<ExecutionId>,
+}
+
+/// A change of an execution's record: all but its identity, origin, event and payload is written.
+#[derive(Clone, Debug)]
+pub struct ExecutionWrite {
+    /// What must be found, else nothing is written.
+    pub expected: Fence,
+    /// The record as it shall be.
+    pub next: Execution,
+}
+
+/// What the service remembers. Calls are safe to repeat after [`StoreError::Unavailable`].
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Brings tables, collections and indexes to this release's shape. Additive, safe from many nodes at once.
+    async fn migrate(&self) -> Result<()>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<()>;
+
+    // --- functions ---
+
+    /// Adds a function with its first triggers, all or nothing. [`StoreError::Taken`] when the project has the name.
+    async fn create_function(&self, function: &Function, triggers: &[Trigger]) -> Result<()>;
+
+    /// Reads one function.
+    async fn function(&self, scope: &Scope, function: &FunctionRef) -> Result<Function>;
+
+    /// Lists functions.
+    async fn functions(
+        &self,
+        scope: &Scope,
+        filter: &FunctionFilter,
+        page: &PageRequest<FunctionSort>,
+    ) -> Result<Page<Function>>;
+
+    /// Replaces a function whose revision is still `expected_revision`; else [`StoreError::Stale`].
+    async fn replace_function(&self, scope: &Scope, function: &Function, expected_revision: u64) -> Result<()>;
+
+    /// Removes a function and its triggers; with `expected_revision` only if it still has it.
+    async fn delete_function(&self, scope: &Scope, id: FunctionId, expected_revision: Option<u64>) -> Result<()>;
+
+    // --- packages: content-addressed, shared by all who upload the same bytes ---
+
+    /// Keeps a package. What is there already stays as it is.
+    async fn put_package(&self, digest: PackageDigest, archive: Bytes) -> Result<()>;
+
+    /// Reads a package.
+    async fn package(&self, digest: PackageDigest) -> Result<Bytes>;
+
+    /// Removes packages that no function names and that were put before `older_than`; how many.
+    async fn delete_unused_packages(&self, older_than: Timestamp) -> Result<u64>;
+
+    // --- triggers ---
+
+    /// Adds a trigger. [`StoreError::NotFound`] when its function is not there.
+    async fn create_trigger(&self, trigger: &Trigger) -> Result<()>;
+
+    /// Reads one trigger.
+    async fn trigger(&self, scope: &Scope, id: TriggerId) -> Result<Trigger>;
+
+    /// Lists triggers.
+    async fn triggers(
+        &self,
+        scope: &Scope,
+        filter: &TriggerFilter,
+        page: &PageRequest<TriggerSort>,
+    ) -> Result<Page<Trigger>>;
+
+    /// Removes a trigger.
+    async fn delete_trigger(&self, scope: &Scope, id: TriggerId) -> Result<()>;
+
+    /// Every trigger of a project, for matching.
+    async fn project_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>>;
+
+    // --- executions ---
+
+    /// Inserts new executions, unordered. When it returns, those named in either list survive any crash.
+    async fn insert_executions(&self, executions: &[Execution]) -> Result<Inserted>;
+
+    /// Writes changes, each only if its expectation holds; one answer per write, in order: whether it was applied.
+    async fn write_executions(&self, writes: &[ExecutionWrite]) -> Result<Vec<bool>>;
+
+    /// Reads one execution.
+    async fn execution(&self, scope: &Scope, id: ExecutionId) -> Result<Execution>;
+
+    /// Lists executions.
+    async fn executions(
+        &self,
+        scope: &Scope,
+        filter: &ExecutionFilter,
+        page: &PageRequest<ExecutionSort>,
+    ) -> Result<Page<Execution>>;
+
+    /// Parked executions that are due (queued, without owner, `not_before` reached), oldest first within a project and
+    /// in turn over the projects, without those of the functions in `without`. Nothing is claimed: the caller writes.
+    async fn due_executions(&self, now: Timestamp, limit: usize, without: &[FunctionId]) -> Result<Vec<Execution>>;
+
+    /// When the next parked execution becomes due, if any is parked.
+    async fn next_due(&self) -> Result<Option<Timestamp>>;
+
+    /// Executions that `worker` owns and that are not finished.
+    async fn owned_executions(&self, worker: WorkerId, limit: usize) -> Result<Vec<Execution>>;
+
+    /// Finished executions whose dead letter is not posted and that were finished before `before`.
+    async fn owing_dead_letters(&self, before: Timestamp, limit: usize) -> Result<Vec<Execution>>;
+
+    /// Removes finished executions older than `executions` and logs older than `logs`, where the database does not
+    /// do that by itself; how many executions.
+    async fn expire(&self, executions: Timestamp, logs: Timestamp) -> Result<u64>;
+
+    // --- logs ---
+
+    /// Keeps parts of logs. A part that is there already (same execution, attempt and sequence) is replaced.
+    async fn append_logs(&self, chunks: &[LogChunk]) -> Result<()>;
+
+    /// Reads a log from behind `(attempt, sequence)`, at most `limit` parts, in order.
+    async fn log(
+        &self,
+        scope: &Scope,
+        execution: ExecutionId,
+        after: Option<(u32, u32)>,
+        limit: usize,
+    ) -> Result<Vec<LogChunk>>;
+
+    // --- workers ---
+
+    /// Writes a worker's document and sets its heartbeat to the store's own time. Answers [`StoreError::Stale`] when
+    /// the worker was declared dead: it must stop, its executions belong to others.
+    async fn heartbeat(&self, worker: &Worker) -> Result<()>;
+
+    /// All workers that are known, each with the age of its heartbeat by the store's own clock.
+    async fn workers(&self) -> Result<Vec<(Worker, Duration)>>;
+
+    /// Declares a worker dead if its heartbeat is still at least `silent_for` old; whether it was.
+    async fn declare_dead(&self, worker: WorkerId, silent_for: Duration) -> Result<bool>;
+
+    /// Forgets a worker that is drained or dead and owns nothing.
+    async fn delete_worker(&self, worker: WorkerId) -> Result<()>;
+
+    // --- instances ---
+
+    /// Writes an instance's document.
+    async fn put_instance(&self, instance: &Instance) -> Result<()>;
+
+    /// All instances.
+    async fn instances(&self, scope: &Scope) -> Result<Vec<Instance>>;
+
+    /// Forgets an instance; succeeds when it is not there.
+    async fn delete_instance(&self, id: InstanceId) -> Result<()>;
+}
+
+/// How long finished executions and their logs are kept; given to a store when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Executions, from the moment they finished.
+    pub executions: Duration,
+    /// Logs, from the moment they were written.
+    pub logs: Duration,
+}
