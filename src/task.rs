@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_task_that_fails_is_started_again() {
         let tasks = Tasks::new();
         let starts = Arc::new(AtomicU32::new(0));
@@ -198,10 +198,10 @@ mod tests {
         assert_eq!(tasks.failed().await.name, "vital");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_task_that_ignores_its_end_is_not_waited_for_longer_than_the_grace() {
         let tasks = Tasks::new();
         tasks.run("deaf", std::future::pending());
-        assert!(!tasks.stop(Duration::from_secs(5)).await);
+        assert!(!tasks.stop(Duration::from_millis(50)).await);
     }
 }
