@@ -1,1 +1,8 @@
-//! (room of its own, see lib.rs)
+//! The decisions of a worker, apart from their doing: who is next, where it runs, what is started, kept and stopped,
+//! when a failed event is tried again. Plain functions and plain state: no async, no clock, no randomness.
+
+pub mod fair;
+pub mod fleet;
+pub mod plan;
+pub mod retry;
+pub mod share;
