@@ -247,7 +247,10 @@ impl<'a> Planner<'a> {
         let wanted: HashSet<_> =
             self.observed.demands.iter().filter(|other| other.waiting > 0).map(|other| other.function).collect();
         for (id, host) in self.observed.fleet.instances() {
-            if host.project != demand.project || !matches!(host.phase, InstancePhase::Active) {
+            if host.project != demand.project
+                || !matches!(host.phase, InstancePhase::Active)
+                || self.retired.contains(&id)
+            {
                 continue;
             }
             let mut idle: Vec<_> = self
@@ -275,6 +278,7 @@ impl<'a> Planner<'a> {
                     for victim in victims {
                         self.stop(victim);
                     }
+                    self.used.insert(id);
                     return true;
                 }
             }
