@@ -1,1 +1,391 @@
-//! (room of its own, see lib.rs)
+//! Takes events and runs them. One event's way: [`intake`] (or [`inbox`], for what was parked) → [`dispatch`] →
+//! [`gateway`] → the agent → [`gateway`] → [`dispatch`] → [`record`]. Beside it: [`fleet`] makes instances,
+//! [`heartbeat`] shows life, [`reap`] cleans up after the dead, [`dead_letter`] posts what was given up.
+
+pub mod admission;
+pub mod dead_letter;
+pub mod dispatch;
+pub mod fleet;
+pub mod functions;
+pub mod gateway;
+pub mod heartbeat;
+pub mod inbox;
+pub mod intake;
+pub mod outcome;
+pub mod reap;
+pub mod record;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::config::{WorkerOptions, ZaqarOptions};
+use crate::driver::Driver;
+use crate::model::function::QueueName;
+use crate::model::worker::{Worker as WorkerRecord, WorkerState};
+use crate::model::{Invalid, ProjectId, WorkerId};
+use crate::openstack::zaqar;
+use crate::scheduler::plan::Limits;
+use crate::scheduler::retry::Backoff;
+use crate::store::{Retention, Store, StoreError};
+use crate::task::{OnFailure, TaskError, Tasks};
+use crate::telemetry::metrics::Metrics;
+
+/// How long an event may wait for a busy sandbox before another one is worth its start: about what a start costs.
+const TARGET_WAIT: Duration = Duration::from_millis(50);
+/// Synchronous calls held for each execution that may run.
+const CALLS_PER_RUNNING: u32 = 8;
+
+/// What a worker works with.
+pub struct Parts {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The queue service.
+    pub queue: zaqar::Client,
+    /// What makes instances.
+    pub driver: Arc<dyn Driver>,
+    /// Memory of an instance that the driver makes, in MiB, and how many there may be.
+    pub instance_memory_mib: u32,
+    /// Most instances at the same time.
+    pub max_instances: u32,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// `[worker]`.
+    pub worker: WorkerOptions,
+    /// `[zaqar]`.
+    pub zaqar: ZaqarOptions,
+    /// Name of this machine.
+    pub host: String,
+    /// Project of events that name none.
+    pub default_project: ProjectId,
+    /// How long executions and logs are kept.
+    pub retention: Retention,
+    /// Whether no other worker can be using the store: then whoever is written there is a former run of this one.
+    pub alone: bool,
+}
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An option is wrong.
+    #[error("an option is wrong")]
+    Option(#[from] Invalid),
+    /// The gateway's address cannot be listened on.
+    #[error("the gateway cannot listen on {0}")]
+    Listen(String, #[source] std::io::Error),
+    /// The store does not answer.
+    #[error("the store")]
+    Store(#[from] StoreError),
+    /// What a former run left cannot be cleaned up.
+    #[error("what a former run left behind cannot be cleaned up")]
+    Reap(#[source] TaskError),
+}
+
+/// A running worker.
+pub struct Worker {
+    dispatch: dispatch::Dispatch,
+    fleet: fleet::FleetHandle,
+    intake: CancellationToken,
+    dispatcher: CancellationToken,
+    recorded: CancellationToken,
+    store: Arc<dyn Store>,
+    me: WorkerId,
+    parts: Reloadable,
+}
+
+/// What options are made from again on SIGHUP.
+struct Reloadable {
+    instance_memory_mib: u32,
+    max_instances: u32,
+    dead_letter_queue: QueueName,
+}
+
+impl Worker {
+    /// Starts a worker's tasks. When it returns, the gateway listens and the worker is known to the others.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Self, StartError> {
+        let me = WorkerId::generate();
+        let o = &parts.worker;
+        let dead_letter_queue = QueueName::parse(&parts.zaqar.dead_letter_queue)
+            .map_err(|invalid| Invalid::new("zaqar.dead_letter_queue", invalid.reason))?;
+        let listener = TcpListener::bind(&o.gateway_bind)
+            .await
+            .map_err(|error| StartError::Listen(o.gateway_bind.clone(), error))?;
+        let bound = listener.local_addr().map_err(|error| StartError::Listen(o.gateway_bind.clone(), error))?;
+        let gateway_address: SocketAddr = match &o.gateway_advertise {
+            Some(text) => {
+                text.parse().map_err(|_| Invalid::new("worker.gateway_advertise", "must be an address and a port"))?
+            }
+            None => bound,
+        };
+        let caller_secret = gateway::random_secret();
+        let dead_after = Duration::from_secs_f64(o.dead_after);
+        let admission = admission::Admission::new(o.max_running, o.max_waiting);
+        let functions = functions::Functions::new(Arc::clone(&parts.store));
+        let (dispatch, events, load) = dispatch::Dispatch::channel();
+        let (recorder, records) = record::Recorder::channel();
+        let (nudge, owing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let intake_token = CancellationToken::new();
+        let dispatcher_token = CancellationToken::new();
+        let recorded = CancellationToken::new();
+
+        let reaper = Arc::new(reap::Reaper {
+            me,
+            store: Arc::clone(&parts.store),
+            driver: Arc::clone(&parts.driver),
+            nudge: Arc::clone(&nudge),
+            owing: Arc::clone(&owing),
+            dead_letter_queue: dead_letter_queue.clone(),
+            dead_after,
+            retention: parts.retention,
+        });
+        if parts.alone {
+            reaper.round(Duration::ZERO).await.map_err(StartError::Reap)?;
+        }
+
+        let gateway = gateway::Gateway::new(gateway::Parts {
+            me,
+            caller_secret: caller_secret.clone(),
+            dispatch: dispatch.clone(),
+            store: Arc::clone(&parts.store),
+            functions: functions.clone(),
+            tasks: tasks.clone(),
+            metrics: parts.metrics.clone(),
+            max_calls: usize::try_from(o.max_running * CALLS_PER_RUNNING).unwrap_or(usize::MAX),
+            inbox: Arc::clone(&nudge),
+        });
+        let fleet = fleet::FleetHandle::new(
+            me,
+            gateway_address,
+            Arc::clone(&parts.driver),
+            Arc::clone(&parts.store),
+            gateway.clone(),
+            dispatch.clone(),
+            tasks.clone(),
+        );
+        let heartbeat = Arc::new(heartbeat::Heartbeat {
+            worker: WorkerRecord {
+                id: me,
+                host: parts.host.clone(),
+                gateway: gateway_address.to_string(),
+                caller_secret,
+                state: WorkerState::Active,
+                capacity: o.max_running,
+                executions: 0,
+                sandboxes: 0,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started_at: clock::now(),
+                heartbeat_at: clock::now(),
+            },
+            store: Arc::clone(&parts.store),
+            dispatch: dispatch.clone(),
+            interval: Duration::from_secs_f64(o.heartbeat_interval),
+            dead_after,
+            draining: intake_token.clone(),
+        });
+        heartbeat.first().await?;
+
+        let reloadable = Reloadable {
+            instance_memory_mib: parts.instance_memory_mib,
+            max_instances: parts.max_instances,
+            dead_letter_queue: dead_letter_queue.clone(),
+        };
+        let desk = dispatch::Desk::new(me, reloadable.options(o), parts.metrics.clone(), Instant::now());
+        let hands = dispatch::Hands {
+            gateway: gateway.clone(),
+            fleet: fleet.clone(),
+            recorder,
+            functions: functions.clone(),
+            tasks: tasks.clone(),
+            dispatch: dispatch.clone(),
+            metrics: parts.metrics.clone(),
+        };
+        let intake = Arc::new(intake::Intake {
+            me,
+            queue: parts.queue.clone(),
+            store: Arc::clone(&parts.store),
+            functions: functions.clone(),
+            admission: Arc::clone(&admission),
+            dispatch: dispatch.clone(),
+            metrics: parts.metrics.clone(),
+            options: intake::Options {
+                queue: parts.zaqar.queue.clone(),
+                dead_letter_queue: parts.zaqar.dead_letter_queue.clone(),
+                dead_letter_ttl: parts.zaqar.dead_letter_ttl,
+                default_project: parts.default_project.clone(),
+                claim_ttl: parts.zaqar.claim_ttl,
+                claim_grace: parts.zaqar.claim_grace,
+                claims: parts.zaqar.claims,
+                poll_min: Duration::from_millis(parts.zaqar.poll_min_ms),
+                poll_max: Duration::from_millis(parts.zaqar.poll_max_ms),
+                max_sandboxes_per_function: o.max_sandboxes_per_function,
+                max_waiting: o.max_waiting,
+            },
+        });
+        let inbox = Arc::new(inbox::Inbox {
+            me,
+            store: Arc::clone(&parts.store),
+            functions,
+            admission,
+            dispatch: dispatch.clone(),
+            nudge,
+            owing: Arc::clone(&owing),
+            dead_letter_queue,
+            max_sandboxes_per_function: o.max_sandboxes_per_function,
+            max_waiting: o.max_waiting,
+        });
+        let letters = Arc::new(dead_letter::DeadLetters {
+            me,
+            store: Arc::clone(&parts.store),
+            queue: parts.queue.clone(),
+            owing: Arc::clone(&owing),
+            metrics: parts.metrics.clone(),
+            ttl: parts.zaqar.dead_letter_ttl,
+        });
+
+        // The dispatcher and the recorder end by their own tokens, after what feeds them; see `stop`.
+        let run = Once::new({
+            let stopped = dispatcher_token.clone();
+            async move { dispatch::run(desk, hands, events, load, stopped).await }
+        });
+        tasks.supervise("dispatch", OnFailure::Shutdown, move |cancel| run.take(cancel));
+        let run = Once::new({
+            let (store, metrics, recorded) = (Arc::clone(&parts.store), parts.metrics.clone(), recorded.clone());
+            async move {
+                record::run(store, records, owing, metrics).await;
+                recorded.cancel();
+            }
+        });
+        tasks.supervise("record", OnFailure::Shutdown, move |cancel| run.take(cancel));
+        let listener = Arc::new(listener);
+        tasks.supervise("gateway", OnFailure::Restart, move |cancel| {
+            let (gateway, listener) = (gateway.clone(), Arc::clone(&listener));
+            async move { gateway.listen(listener, cancel).await }
+        });
+        let watched = fleet.clone();
+        tasks.supervise("fleet", OnFailure::Restart, move |cancel| watched.clone().watch(cancel));
+        tasks.supervise("heartbeat", OnFailure::Shutdown, move |cancel| Arc::clone(&heartbeat).run(cancel));
+        tasks.supervise("reap", OnFailure::Restart, move |cancel| Arc::clone(&reaper).run(cancel));
+        tasks.supervise("dead letters", OnFailure::Restart, move |cancel| Arc::clone(&letters).run(cancel));
+        let token = intake_token.clone();
+        tasks.supervise("inbox", OnFailure::Restart, move |cancel| {
+            until(cancel, token.clone(), Arc::clone(&inbox).run(token.clone()))
+        });
+        let token = intake_token.clone();
+        tasks.supervise("intake", OnFailure::Restart, move |cancel| {
+            until(cancel, token.clone(), Arc::clone(&intake).run(token.clone()))
+        });
+
+        Ok(Self {
+            dispatch,
+            fleet,
+            intake: intake_token,
+            dispatcher: dispatcher_token,
+            recorded,
+            store: parts.store,
+            me,
+            parts: reloadable,
+        })
+    }
+
+    /// Takes over the options that may change while it runs.
+    pub async fn reload(&self, options: &WorkerOptions) {
+        self.dispatch.tell(dispatch::Event::Options(self.parts.options(options))).await;
+    }
+
+    /// Stops in order: nothing more is taken, what waits goes back, what runs may finish within `grace`, what still runs
+    /// then goes back too, instances are deleted, everything is written. The tasks still have to be stopped afterwards.
+    pub async fn stop(self, grace: Duration) {
+        self.intake.cancel();
+        self.dispatch.tell(dispatch::Event::Drain).await;
+        if tokio::time::timeout(grace, self.dispatch.idle()).await.is_err() {
+            tracing::warn!("some executions did not finish in time, they are handed back");
+            self.dispatch.tell(dispatch::Event::HandBack).await;
+            if tokio::time::timeout(Duration::from_secs(5), self.dispatch.idle()).await.is_err() {
+                tracing::error!("some executions could not be handed back; they will be adopted");
+            }
+        }
+        self.fleet.delete_all().await;
+        self.dispatcher.cancel();
+        if tokio::time::timeout(Duration::from_secs(10), self.recorded.cancelled()).await.is_err() {
+            tracing::error!("some records could not be written in time; their executions will be adopted");
+            return;
+        }
+        // Nothing is owned any more: the others need not wait for silence.
+        if let Err(error) = self.store.delete_worker(self.me).await {
+            let error = crate::task::chain(&error);
+            tracing::warn!(error, "the worker's record could not be removed: {error}");
+        }
+    }
+}
+
+impl Reloadable {
+    fn options(&self, o: &WorkerOptions) -> dispatch::Options {
+        dispatch::Options {
+            limits: Limits {
+                starting: o.max_starting,
+                keep_alive: Duration::from_secs(o.keep_alive),
+                instance_keep_alive: Duration::from_secs(o.instance_keep_alive),
+                instance_memory_mib: self.instance_memory_mib,
+                instances: self.max_instances,
+                target_wait: TARGET_WAIT,
+            },
+            max_running: o.max_running,
+            max_running_per_project: if o.max_running_per_project == 0 {
+                o.max_running
+            } else {
+                o.max_running_per_project
+            },
+            max_sandboxes_per_function: o.max_sandboxes_per_function,
+            init_timeout: Duration::from_secs(o.init_timeout),
+            boot_timeout: Duration::from_secs(o.boot_timeout),
+            log_limit_bytes: o.log_limit_kib * 1024,
+            backoff: Backoff { base: Duration::from_secs_f64(o.retry_base), max: Duration::from_secs_f64(o.retry_max) },
+            dead_letter_queue: self.dead_letter_queue.clone(),
+        }
+    }
+}
+
+/// A task whose state cannot be made again: its second start is a failure, and the supervisor stops the program.
+struct Once<F>(Mutex<Option<F>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Once<F> {
+    const fn new(future: F) -> Self {
+        Self(Mutex::new(Some(future)))
+    }
+
+    fn take(&self, cancel: CancellationToken) -> impl Future<Output = Result<(), std::io::Error>> + Send + use<F> {
+        let future = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move {
+            match future {
+                Some(future) => {
+                    future.await;
+                    // An end in order comes before the program's own cancellation and is no failure.
+                    cancel.cancelled().await;
+                    Ok(())
+                }
+                None => Err(std::io::Error::other("it cannot be started twice")),
+            }
+        }
+    }
+}
+
+/// Runs a task that ends by a token of its own, before the program's: its end is no failure then.
+async fn until<E>(
+    cancel: CancellationToken,
+    token: CancellationToken,
+    run: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let result = run.await;
+    if token.is_cancelled() && result.is_ok() {
+        cancel.cancelled().await;
+    }
+    result
+}

@@ -287,6 +287,12 @@ pub enum Message {
     },
     /// Caller: something was put into the inbox; look there now. Not answered.
     Nudge,
+    /// Caller: a function was changed or deleted; forget what you remember of it. Not answered. What the same caller says
+    /// afterwards is handled after it.
+    FunctionChanged {
+        /// The function's id.
+        function: String,
+    },
 }
 
 /// What proves an agent.

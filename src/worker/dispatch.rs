@@ -1,0 +1,279 @@
+//! From waiting work to a sandbox and back: one task that owns the worker's queue and its picture of the fleet. Each turn
+//! takes an event, lets the [`Desk`] decide, and carries out what it decided.
+
+pub mod conclude;
+mod desk;
+mod log;
+mod serve;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lambda_agent::wire::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Place;
+use super::fleet::FleetHandle;
+use super::functions::Functions;
+use super::gateway::Gateway;
+use super::record::{Record, Recorder};
+use crate::clock;
+use crate::model::function::QueueName;
+use crate::model::{Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, WorkerId};
+use crate::scheduler::plan::Limits;
+use crate::scheduler::retry::Backoff;
+use crate::task::Tasks;
+use crate::telemetry::metrics::Metrics;
+
+pub use desk::Desk;
+
+/// How often time itself is an event: idle sandboxes grow old, patience ends, logs are flushed.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One execution that this worker has taken on.
+#[derive(Debug)]
+pub struct Work {
+    /// Its record, owned by this worker.
+    pub execution: Execution,
+    /// The function as it was when the work was taken.
+    pub function: Arc<Function>,
+    /// Its place in the worker's room; given back when the work leaves.
+    pub place: Option<Place>,
+    /// For a synchronous call: who waits, and until when a sandbox may be waited for.
+    pub call: Option<Call>,
+    /// Whether the store has the record already.
+    pub recorded: bool,
+}
+
+/// A caller that waits.
+#[derive(Debug)]
+pub struct Call {
+    /// Gets the finished record.
+    pub reply: oneshot::Sender<Execution>,
+    /// When waiting for a sandbox is no use any more.
+    pub patience_until: Instant,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Work was taken on.
+    Work(Vec<Work>),
+    /// An agent has called for the first time.
+    AgentReady(InstanceId),
+    /// An agent said something.
+    Agent(InstanceId, Message, Bytes),
+    /// An agent is not expected back: its connection was lost for too long, or its instance has ended.
+    InstanceLost(InstanceId, String),
+    /// An instance could not be booted.
+    BootFailed(InstanceId, String),
+    /// An instance is gone for good.
+    InstanceGone(InstanceId),
+    /// Somebody wants an execution stopped; answered with whether it was here.
+    Cancel(ExecutionId, oneshot::Sender<bool>),
+    /// A function may have changed.
+    FunctionChanged(FunctionId),
+    /// A function was looked up; none: it is deleted.
+    Function(FunctionId, Option<Arc<Function>>),
+    /// The workers that are alive, this one included.
+    LiveWorkers(Vec<WorkerId>),
+    /// Whether this worker may start anything: not while it cannot show that it is alive.
+    MayStart(bool),
+    /// Give back what waits, finish what runs.
+    Drain,
+    /// Give back what runs too.
+    HandBack,
+    /// Options were re-read.
+    Options(Options),
+}
+
+/// What has to be done after an event.
+#[derive(Debug)]
+pub enum Effect {
+    /// Say this to an agent.
+    Send(InstanceId, Box<Message>, Bytes),
+    /// Boot an instance.
+    Boot(InstanceId, ProjectId, u32),
+    /// Delete an instance.
+    Delete(InstanceId),
+    /// Write this down.
+    Record(Box<Record>),
+    /// Answer a caller.
+    Reply(oneshot::Sender<Execution>, Box<Execution>),
+    /// Look a function up.
+    LookUp(FunctionId),
+}
+
+/// What the dispatcher is told at its start and on SIGHUP.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bounds of the planner.
+    pub limits: Limits,
+    /// Most executions running at the same time.
+    pub max_running: u32,
+    /// Most executions of one project running at the same time.
+    pub max_running_per_project: u32,
+    /// Most sandboxes of one function.
+    pub max_sandboxes_per_function: u32,
+    /// Time for start and import.
+    pub init_timeout: Duration,
+    /// Time for a boot.
+    pub boot_timeout: Duration,
+    /// Bytes of log kept of one attempt.
+    pub log_limit_bytes: u64,
+    /// Pauses between attempts.
+    pub backoff: Backoff,
+    /// Where events go whose function names no queue.
+    pub dead_letter_queue: QueueName,
+}
+
+/// Now, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// For intervals.
+    pub instant: Instant,
+    /// For records.
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    /// The present.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { instant: Instant::now(), wall: clock::now() }
+    }
+}
+
+/// What others see of the dispatcher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Executions waiting here.
+    pub waiting: u32,
+    /// Executions running.
+    pub running: u32,
+    /// Sandboxes in any state.
+    pub sandboxes: u32,
+    /// Instances in any state.
+    pub instances: u32,
+}
+
+/// Says things to the dispatcher.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    events: mpsc::Sender<Event>,
+    load: watch::Receiver<Load>,
+}
+
+/// Events that may wait for the dispatcher.
+const EVENTS: usize = 1024;
+
+impl Dispatch {
+    /// The handle, and what the dispatcher's task needs of it.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<Event>, watch::Sender<Load>) {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let (load_sender, load) = watch::channel(Load::default());
+        (Self { events, load }, receiver, load_sender)
+    }
+
+    /// Tells the dispatcher. When it has ended, what is told is lost: the inbox still has it.
+    pub async fn tell(&self, event: Event) {
+        if self.events.send(event).await.is_err() {
+            tracing::debug!("the dispatcher has ended, an event for it is dropped");
+        }
+    }
+
+    /// What it has to do at this moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        *self.load.borrow()
+    }
+
+    /// Waits until nothing waits and nothing runs.
+    pub async fn idle(&self) {
+        let mut load = self.load.clone();
+        // The sender is gone only when the dispatcher has ended: then nothing runs either.
+        let _ = load.wait_for(|load| load.waiting == 0 && load.running == 0).await;
+    }
+}
+
+/// What the dispatcher works with.
+pub struct Hands {
+    /// To agents.
+    pub gateway: Gateway,
+    /// To the driver.
+    pub fleet: FleetHandle,
+    /// To the store.
+    pub recorder: Recorder,
+    /// Looks functions up.
+    pub functions: Functions,
+    /// Runs the look-ups.
+    pub tasks: Tasks,
+    /// To itself, for what the look-ups find.
+    pub dispatch: Dispatch,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Runs until `stopped`; the supervisor of the program says when.
+pub async fn run(
+    mut desk: Desk,
+    hands: Hands,
+    mut events: mpsc::Receiver<Event>,
+    load: watch::Sender<Load>,
+    stopped: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut batch = Vec::new();
+    let mut effects = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped.cancelled() => return,
+            _ = tick.tick() => desk.tick(Moment::now(), &mut effects),
+            received = events.recv_many(&mut batch, 256) => {
+                if received == 0 {
+                    return;
+                }
+                for event in batch.drain(..) {
+                    desk.handle(event, Moment::now(), &mut effects);
+                }
+            }
+        }
+        desk.advance(Moment::now(), &mut effects);
+        for effect in effects.drain(..) {
+            hands.carry_out(effect).await;
+        }
+        load.send_if_modified(|load| std::mem::replace(load, desk.load()) != desk.load());
+    }
+}
+
+impl Hands {
+    async fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::Send(instance, message, body) => self.gateway.send(instance, message, body),
+            Effect::Boot(instance, project, memory_mib) => self.fleet.boot(instance, project, memory_mib),
+            Effect::Delete(instance) => self.fleet.delete(instance),
+            Effect::Record(record) => self.recorder.write(*record).await,
+            Effect::Reply(reply, execution) => {
+                // A caller that went away does not want its answer.
+                let _ = reply.send(*execution);
+            }
+            Effect::LookUp(id) => {
+                let (functions, dispatch) = (self.functions.clone(), self.dispatch.clone());
+                self.tasks.run("function look-up", async move {
+                    match functions.get(id).await {
+                        Ok(function) => dispatch.tell(Event::Function(id, function)).await,
+                        Err(error) => {
+                            let error = crate::task::chain(error.as_ref());
+                            tracing::warn!(function.id = %id, error, "a function could not be looked up: {error}");
+                        }
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The dispatcher's mind: what waits, what runs, what the fleet looks like. Every event is handled by plain code that
+//! leaves [`Effect`]s; nothing here waits for anything.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lambda_agent::wire::Message;
+use tokio::sync::oneshot;
+
+use super::log::LogBuffer;
+use super::{Effect, Event, Load, Moment, Options, Work};
+use crate::model::time::Millis;
+use crate::model::{ExecutionId, Function, FunctionId, InstanceId, ProjectId, WorkerId};
+use crate::scheduler::fair::FairQueue;
+use crate::scheduler::fleet::{Fleet, SandboxKey};
+use crate::telemetry::metrics::Metrics;
+
+/// Longest pause after boots that failed.
+const BOOT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often functions with work or sandboxes are looked up again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How often the log of a running attempt is written.
+const LOG_FLUSH: Duration = Duration::from_millis(500);
+
+/// The state of the dispatcher.
+pub struct Desk {
+    pub(super) me: WorkerId,
+    pub(super) options: Options,
+    pub(super) queue: FairQueue<Work>,
+    pub(super) fleet: Fleet,
+    pub(super) running: HashMap<SandboxKey, Running>,
+    pub(super) functions: HashMap<FunctionId, Known>,
+    pub(super) starts: HashMap<SandboxKey, StartNotes>,
+    pub(super) boots: HashMap<ProjectId, BootTrouble>,
+    pub(super) metrics: Metrics,
+    pub(super) live: Vec<WorkerId>,
+    may_start: bool,
+    draining: bool,
+    looked: Instant,
+}
+
+/// An execution that a sandbox has.
+pub(super) struct Running {
+    pub work: Work,
+    pub log: LogBuffer,
+    pub log_flushed: Instant,
+    pub init: Option<Millis>,
+    pub cancel: Option<oneshot::Sender<bool>>,
+    pub handed_back: bool,
+}
+
+/// A function that has work or sandboxes here.
+pub(super) struct Known {
+    pub function: Arc<Function>,
+    /// How long its events take, smoothed.
+    pub service_time: Option<Duration>,
+    pub deleted: bool,
+}
+
+/// What a sandbox said while it started.
+#[derive(Default)]
+pub(super) struct StartNotes {
+    pub log: LogBuffer,
+    pub init: Option<Millis>,
+}
+
+/// That a project's boots fail.
+pub(super) struct BootTrouble {
+    pub until: Instant,
+    pub pause: Duration,
+}
+
+impl Desk {
+    /// A desk with nothing on it.
+    #[must_use]
+    pub fn new(me: WorkerId, options: Options, metrics: Metrics, now: Instant) -> Self {
+        Self {
+            me,
+            options,
+            queue: FairQueue::default(),
+            fleet: Fleet::default(),
+            running: HashMap::new(),
+            functions: HashMap::new(),
+            starts: HashMap::new(),
+            boots: HashMap::new(),
+            metrics,
+            live: vec![me],
+            may_start: true,
+            draining: false,
+            looked: now,
+        }
+    }
+
+    /// What others may know.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Load {
+            waiting: count(self.queue.len()),
+            running: count(self.running.len()),
+            sandboxes: self.fleet.totals().total(),
+            instances: count(self.fleet.instances().count()),
+        }
+    }
+
+    /// Takes one event.
+    pub fn handle(&mut self, event: Event, now: Moment, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Work(works) => {
+                for work in works {
+                    self.take(work, now, effects);
+                }
+            }
+            Event::AgentReady(instance) => {
+                if self.fleet.activate(instance, now.instant)
+                    && let Some(host) = self.fleet.instance(instance)
+                {
+                    self.boots.remove(&host.project);
+                }
+            }
+            Event::Agent(instance, message, body) => self.hear(instance, message, body, now, effects),
+            Event::InstanceLost(instance, why) => {
+                tracing::warn!(instance.id = %instance, why, "instance {instance} is lost: {why}");
+                self.lose_instance(instance, &why, now, effects);
+                effects.push(Effect::Delete(instance));
+            }
+            Event::BootFailed(instance, why) => {
+                tracing::error!(instance.id = %instance, why, "instance {instance} could not be booted: {why}");
+                self.boot_failed(instance, now, effects);
+            }
+            Event::InstanceGone(instance) => {
+                self.lose_instance(instance, "it was deleted", now, effects);
+            }
+            Event::Cancel(execution, reply) => self.cancel(execution, reply, now, effects),
+            Event::FunctionChanged(id) => {
+                if self.functions.contains_key(&id) {
+                    effects.push(Effect::LookUp(id));
+                }
+            }
+            Event::Function(id, function) => self.learn(id, function, now, effects),
+            Event::LiveWorkers(live) => self.live = live,
+            Event::MayStart(may) => {
+                if self.may_start != may {
+                    tracing::warn!(may, "starting executions is {}", if may { "allowed again" } else { "suspended" });
+                }
+                self.may_start = may;
+            }
+            Event::Drain => {
+                self.draining = true;
+                for work in self.queue.drain_where(|_| true) {
+                    self.hand_back_waiting(work, now, effects);
+                }
+            }
+            Event::HandBack => self.hand_back_running(effects),
+            Event::Options(options) => self.options = options,
+        }
+    }
+
+    fn take(&mut self, work: Work, now: Moment, effects: &mut Vec<Effect>) {
+        if self.draining {
+            self.hand_back_waiting(work, now, effects);
+            return;
+        }
+        let function = Arc::clone(&work.function);
+        let work = match self.refuse_what_cannot_run(work, now, effects) {
+            Some(work) => work,
+            None => return,
+        };
+        match self.functions.get_mut(&function.id) {
+            Some(known) if known.function.revision < function.revision => known.function = Arc::clone(&function),
+            Some(_) => {}
+            None => {
+                let known = Known { function: Arc::clone(&function), service_time: None, deleted: false };
+                self.functions.insert(function.id, known);
+            }
+        }
+        self.queue.push(&function.project_id, function.id, work);
+    }
+
+    fn learn(&mut self, id: FunctionId, function: Option<Arc<Function>>, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(known) = self.functions.get_mut(&id) else { return };
+        match function {
+            Some(function) => {
+                known.deleted = false;
+                if known.function.revision < function.revision {
+                    known.function = function;
+                }
+            }
+            None => {
+                known.deleted = true;
+                let project = known.function.project_id.clone();
+                for work in self.queue.drain_function(&project, id) {
+                    self.function_deleted(work, now, effects);
+                }
+            }
+        }
+    }
+
+    /// What time brings by itself.
+    pub fn tick(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        self.give_up_what_waited_too_long(now, effects);
+        self.boots_that_take_too_long(now, effects);
+        for (key, running) in &mut self.running {
+            let due = now.instant.saturating_duration_since(running.log_flushed) >= LOG_FLUSH;
+            if due && running.work.recorded {
+                running.log_flushed = now.instant;
+                let execution = &running.work.execution;
+                if let Some(chunk) = running.log.take(execution.id, &execution.project_id, execution.attempt, false) {
+                    tracing::trace!(sandbox = key.number, "a part of a running attempt's log is written");
+                    effects.push(Effect::Record(Box::new(super::Record::Log(chunk))));
+                }
+            }
+        }
+        if now.instant.saturating_duration_since(self.looked) >= LOOK_AGAIN {
+            self.looked = now.instant;
+            let with_work: HashSet<FunctionId> =
+                self.queue.functions().map(|(_, function, _)| function).chain(self.fleet.functions()).collect();
+            self.functions.retain(|id, _| with_work.contains(id));
+            effects.extend(with_work.into_iter().map(Effect::LookUp));
+        }
+        self.observe();
+    }
+
+    fn observe(&self) {
+        let load = self.load();
+        self.metrics.set_load(load.waiting, load.running, load.sandboxes, load.instances);
+    }
+
+    /// Moves everything on that can be moved on now.
+    pub fn advance(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.may_start && !self.draining {
+            self.assign(now, effects);
+        }
+        self.carry_plan(now, effects);
+    }
+
+    fn hear(&mut self, instance: InstanceId, message: Message, body: Bytes, now: Moment, effects: &mut Vec<Effect>) {
+        match message {
+            Message::SandboxReady { sandbox, init_us, package_us } => {
+                let key = SandboxKey { instance, number: sandbox };
+                if self.fleet.ready(key, now.instant) {
+                    let init = Duration::from_micros(init_us + package_us);
+                    self.metrics.observe_init(init);
+                    self.starts.entry(key).or_default().init = Some(init.into());
+                }
+            }
+            Message::Log { sandbox, execution, stream, at_ms } => {
+                let key = SandboxKey { instance, number: sandbox };
+                self.keep_log(key, execution, stream, at_ms, &body, effects);
+            }
+            Message::Result { sandbox, execution, outcome, measures } => {
+                let key = SandboxKey { instance, number: sandbox };
+                self.answered(key, &execution, outcome, measures, body, now, effects);
+            }
+            Message::SandboxEnded { sandbox, execution: _, failure, measures } => {
+                let key = SandboxKey { instance, number: sandbox };
+                self.ended(key, failure, measures, now, effects);
+            }
+            Message::Hello { .. }
+            | Message::HelloCaller { .. }
+            | Message::Welcome { .. }
+            | Message::Refused { .. }
+            | Message::Ack
+            | Message::Ping
+            | Message::StartSandbox { .. }
+            | Message::Invoke { .. }
+            | Message::StopSandbox { .. }
+            | Message::PackagePiece { .. }
+            | Message::PackageMissing { .. }
+            | Message::Shutdown
+            | Message::FetchPackage { .. }
+            | Message::Call { .. }
+            | Message::CallDone { .. }
+            | Message::Cancel { .. }
+            | Message::Cancelled { .. }
+            | Message::FunctionChanged { .. }
+            | Message::Nudge => {
+                tracing::warn!(instance.id = %instance, "agent {instance} said something that is not its to say");
+            }
+        }
+    }
+
+    fn boot_failed(&mut self, instance: InstanceId, now: Moment, effects: &mut Vec<Effect>) {
+        if let Some(host) = self.fleet.instance(instance) {
+            let project = host.project.clone();
+            let pause = self.boots.get(&project).map_or(Duration::from_secs(1), |trouble| trouble.pause * 2);
+            let pause = pause.min(BOOT_PAUSE_MAX);
+            self.boots.insert(project, BootTrouble { until: now.instant + pause, pause });
+        }
+        self.lose_instance(instance, "it could not be booted", now, effects);
+        effects.push(Effect::Delete(instance));
+    }
+
+    fn boots_that_take_too_long(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        use crate::scheduler::fleet::InstancePhase;
+        let late: Vec<_> = self
+            .fleet
+            .instances()
+            .filter(|(_, host)| match host.phase {
+                InstancePhase::Booting { since } => {
+                    now.instant.saturating_duration_since(since) >= self.options.boot_timeout
+                }
+                InstancePhase::Active | InstancePhase::Retiring => false,
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for id in late {
+            tracing::error!(instance.id = %id, "instance {id} was booted, but its agent has not called in time");
+            self.boot_failed(id, now, effects);
+        }
+    }
+
+    fn cancel(&mut self, execution: ExecutionId, reply: oneshot::Sender<bool>, now: Moment, effects: &mut Vec<Effect>) {
+        if let Some(work) = self.queue.drain_where(|work| work.execution.id == execution).pop() {
+            self.cancelled(work, LogBuffer::default(), now, effects);
+            // A caller that went away does not want its answer.
+            let _ = reply.send(true);
+            return;
+        }
+        let key = self.running.iter().find(|(_, running)| running.work.execution.id == execution).map(|(key, _)| *key);
+        match key.and_then(|key| Some((key, self.running.get_mut(&key)?))) {
+            Some((key, running)) => {
+                running.cancel = Some(reply);
+                self.stop(key, effects);
+            }
+            None => {
+                let _ = reply.send(false);
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, key: SandboxKey, effects: &mut Vec<Effect>) {
+        if self.fleet.stop(key) {
+            effects.push(Effect::Send(
+                key.instance,
+                Box::new(Message::StopSandbox { sandbox: key.number }),
+                Bytes::new(),
+            ));
+        }
+    }
+
+    fn hand_back_running(&mut self, effects: &mut Vec<Effect>) {
+        let keys: Vec<_> = self.running.keys().copied().collect();
+        for key in keys {
+            if let Some(running) = self.running.get_mut(&key) {
+                running.handed_back = true;
+            }
+            self.stop(key, effects);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Where agents and the API dial. It knows which instances are expected and by what they prove themselves; what they say
+//! goes to the dispatcher, what the dispatcher says goes to them.
+
+mod caller;
+mod connection;
+mod link;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lambda_agent::wire::{self, Credential, Message};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::connection::Connection;
+use super::dispatch::{Dispatch, Event};
+use super::functions::Functions;
+use crate::model::{InstanceId, WorkerId};
+use crate::store::Store;
+use crate::task::Tasks;
+use crate::telemetry::metrics::Metrics;
+
+/// Time for the first frame of a connection.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that may be saying hello at the same time.
+const HELLOS: usize = 256;
+/// Orders that may wait for an agent. An agent that leaves so many lie is lost.
+const ORDERS: usize = 1024;
+/// Pieces of packages that may wait for an agent.
+const PIECES: usize = 4;
+
+/// The gateway. Clones share it.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    expected: Mutex<HashMap<InstanceId, Expected>>,
+    me: WorkerId,
+    caller_secret: String,
+    dispatch: Dispatch,
+    store: Arc<dyn Store>,
+    functions: Functions,
+    tasks: Tasks,
+    metrics: Metrics,
+    calls: Arc<Semaphore>,
+    inbox: Arc<tokio::sync::Notify>,
+}
+
+/// An instance whose agent may dial.
+struct Expected {
+    /// What proves it now: the token until it was used, then the session.
+    credential: Credential,
+    orders: mpsc::Sender<Order>,
+    connections: mpsc::Sender<link::Arrival>,
+    called: watch::Receiver<bool>,
+}
+
+/// What a link is told.
+enum Order {
+    Say(Box<Message>, Bytes),
+    /// Have the agent end everything, then end.
+    Close,
+}
+
+/// What the gateway works with.
+pub struct Parts {
+    /// This worker.
+    pub me: WorkerId,
+    /// What callers must show.
+    pub caller_secret: String,
+    /// Where events go.
+    pub dispatch: Dispatch,
+    /// Where packages are.
+    pub store: Arc<dyn Store>,
+    /// What functions are.
+    pub functions: Functions,
+    /// Runs connections.
+    pub tasks: Tasks,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Most synchronous calls at the same time.
+    pub max_calls: usize,
+    /// Notified when a caller says that the inbox has something new.
+    pub inbox: Arc<tokio::sync::Notify>,
+}
+
+impl Gateway {
+    /// A gateway that expects nobody yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let shared = Shared {
+            expected: Mutex::default(),
+            me: parts.me,
+            caller_secret: parts.caller_secret,
+            dispatch: parts.dispatch,
+            store: parts.store,
+            functions: parts.functions,
+            tasks: parts.tasks,
+            metrics: parts.metrics,
+            calls: Arc::new(Semaphore::new(parts.max_calls)),
+            inbox: parts.inbox,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Accepts connections until cancelled.
+    ///
+    /// # Errors
+    /// When the listener is broken.
+    pub async fn listen(&self, listener: Arc<TcpListener>, cancel: CancellationToken) -> std::io::Result<()> {
+        let hellos = Arc::new(Semaphore::new(HELLOS));
+        loop {
+            let accepted = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, or a peer that left: the next one may do.
+                    tracing::warn!(error = %error, "a connection could not be accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&hellos).acquire_owned().await else { return Ok(()) };
+            let (gateway, cancel) = (self.clone(), cancel.clone());
+            self.shared.tasks.run("gateway connection", async move {
+                let hello = tokio::time::timeout(HELLO_TIMEOUT, Connection::accept(stream)).await;
+                drop(permit);
+                match hello {
+                    Ok(Ok((connection, message))) => gateway.greet(connection, message, cancel).await,
+                    Ok(Err(error)) => tracing::debug!(error = %error, "a connection ended before its hello: {error}"),
+                    Err(_) => tracing::debug!("a connection said no hello"),
+                }
+            });
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is said first is no hello")]
+    async fn greet(&self, connection: Connection, hello: Message, cancel: CancellationToken) {
+        let refusal = match hello {
+            Message::HelloCaller { version: wire::VERSION, secret } if same(&secret, &self.shared.caller_secret) => {
+                caller::serve(connection, Arc::clone(&self.shared), cancel).await;
+                return;
+            }
+            Message::Hello { version: wire::VERSION, instance, credential, received } => {
+                match self.admit(&instance, &credential) {
+                    Some((connections, session)) => {
+                        let arrival = link::Arrival { connection, session, received };
+                        // A link that has just ended wants no connection; the agent will find that out.
+                        let _ = connections.send(arrival).await;
+                        return;
+                    }
+                    None => "this instance is not expected, or not with this credential",
+                }
+            }
+            Message::HelloCaller { version: wire::VERSION, .. } => "the secret is wrong",
+            Message::Hello { .. } | Message::HelloCaller { .. } => "the version is not spoken here",
+            _ => "the first message must be a hello",
+        };
+        tracing::warn!(reason = refusal, "a connection is refused: {refusal}");
+        connection.refuse(refusal).await;
+    }
+
+    /// Checks what an agent shows; its one-time token becomes a session.
+    fn admit(&self, instance: &str, shown: &Credential) -> Option<(mpsc::Sender<link::Arrival>, String)> {
+        let instance = instance.parse().ok()?;
+        let mut expected = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let agent = expected.get_mut(&instance)?;
+        let session = match (shown, &agent.credential) {
+            (Credential::Token(shown), Credential::Token(right)) if same(shown, right) => {
+                let session = random_secret();
+                agent.credential = Credential::Session(session.clone());
+                session
+            }
+            (Credential::Session(shown), Credential::Session(right)) if same(shown, right) => right.clone(),
+            (Credential::Token(_) | Credential::Session(_), _) => return None,
+        };
+        Some((agent.connections.clone(), session))
+    }
+
+    /// Expects an instance's agent. Must come before the driver is asked to boot it.
+    pub fn expect(&self, instance: InstanceId, token: String) {
+        let (orders, order_queue) = mpsc::channel(ORDERS);
+        let (connections, arrivals) = mpsc::channel(1);
+        let (pieces, piece_queue) = mpsc::channel(PIECES);
+        let (seen, called) = watch::channel(false);
+        let agent = Expected { credential: Credential::Token(token), orders, connections, called };
+        self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).insert(instance, agent);
+        let link =
+            link::Link::new(instance, order_queue, piece_queue, arrivals, pieces, seen, Arc::clone(&self.shared));
+        self.shared.tasks.run("agent link", link.run());
+    }
+
+    /// Says something to an agent.
+    pub fn send(&self, instance: InstanceId, message: Box<Message>, body: Bytes) {
+        let full = {
+            let mut expected = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner);
+            match expected.get(&instance).map(|agent| agent.orders.try_send(Order::Say(message, body))) {
+                Some(Err(mpsc::error::TrySendError::Full(_))) => expected.remove(&instance).is_some(),
+                Some(Ok(()) | Err(mpsc::error::TrySendError::Closed(_))) | None => false,
+            }
+        };
+        if full {
+            let dispatch = self.shared.dispatch.clone();
+            self.shared.tasks.run("report of a stuck agent", async move {
+                let why = "its agent does not take its orders".to_owned();
+                dispatch.tell(Event::InstanceLost(instance, why)).await;
+            });
+        }
+    }
+
+    /// The instances whose agents are expected or connected.
+    #[must_use]
+    pub fn expected(&self) -> Vec<InstanceId> {
+        self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Waits until an instance's agent has called for the first time, or is not expected any more.
+    pub async fn seen(&self, instance: InstanceId) {
+        let called = {
+            let expected = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner);
+            expected.get(&instance).map(|agent| agent.called.clone())
+        };
+        if let Some(mut called) = called {
+            // An error means that it is not expected any more.
+            let _ = called.wait_for(|called| *called).await;
+        }
+    }
+
+    /// Has an agent end everything, and expects it no more.
+    pub fn dismiss(&self, instance: InstanceId) {
+        let agent = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance);
+        if let Some(agent) = agent {
+            // A full queue: the link ends with it, the driver ends the agent.
+            let _ = agent.orders.try_send(Order::Close);
+        }
+    }
+}
+
+/// A secret of 256 bits, as text.
+#[must_use]
+pub fn random_secret() -> String {
+    let bytes: [u8; 32] = rand::random();
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        use std::fmt::Write as _;
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Compares two secrets in a time that does not tell where they differ.
+fn same(shown: &str, right: &str) -> bool {
+    shown.len() == right.len()
+        && shown.bytes().zip(right.bytes()).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_long_and_differ() {
+        let (one, other) = (random_secret(), random_secret());
+        assert_eq!(one.len(), 64);
+        assert!(!same(&one, &other) && same(&one, &one.clone()) && !same(&one, "") && !same("", &one));
+    }
+}

@@ -1,0 +1,165 @@
+//! The API service on the line: synchronous calls, cancellations, and hints that something has changed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use lambda_agent::wire::{Frame, Message};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Connection;
+use super::{Event, Shared};
+use crate::clock;
+use crate::model::execution::{Change, Component, EventSummary, Execution, Failure, Origin, Phase, Reason};
+use crate::model::{ExecutionId, FunctionId, Payload, RequestId};
+use crate::task::chain;
+use crate::worker::dispatch::{Call, Work};
+use crate::worker::outcome;
+
+/// After this silence the caller is asked whether it is there; after three times as much the connection is given up.
+const PING_AFTER: Duration = Duration::from_secs(5);
+
+type Answer = (Message, Bytes);
+
+/// Serves one caller until it leaves or the worker stops.
+pub async fn serve(mut connection: Connection, shared: Arc<Shared>, cancel: CancellationToken) {
+    let welcome = Message::Welcome { session: String::new(), received: 0 };
+    if connection.queue_message(welcome, Bytes::new(), 0).is_err() {
+        return;
+    }
+    let mut answers: FuturesUnordered<BoxFuture<'static, Option<Answer>>> = FuturesUnordered::new();
+    let mut upkeep = tokio::time::interval(Duration::from_secs(1));
+    let end = loop {
+        tokio::select! {
+            biased;
+            Some(answer) = answers.next() => {
+                if let Some((message, body)) = answer
+                    && let Err(error) = connection.queue_message(message, body, 0)
+                {
+                    break error;
+                }
+            }
+            frame = connection.turn() => match frame {
+                Ok(Some(frame)) => match hear(frame, &mut connection, &shared).await {
+                    Ok(Some(answer)) => answers.push(answer),
+                    Ok(None) => {}
+                    Err(error) => break error,
+                },
+                Ok(None) => {}
+                Err(error) => break error,
+            },
+            _ = upkeep.tick() => {
+                if connection.silence() > PING_AFTER * 3 {
+                    break io::Error::new(io::ErrorKind::TimedOut, "the caller is silent");
+                }
+                if connection.silence() > PING_AFTER
+                    && let Err(error) = connection.queue_message(Message::Ping, Bytes::new(), 0)
+                {
+                    break error;
+                }
+            }
+            // Calls that run are let finish: the dispatcher answers each before it ends.
+            () = cancel.cancelled(), if answers.is_empty() => {
+                connection.finish(Duration::from_secs(2)).await;
+                return;
+            }
+        }
+    };
+    tracing::debug!(error = %end, "a caller has left: {end}");
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is said is not a caller's to say")]
+async fn hear(
+    frame: Frame,
+    connection: &mut Connection,
+    shared: &Arc<Shared>,
+) -> io::Result<Option<BoxFuture<'static, Option<Answer>>>> {
+    let shared = Arc::clone(shared);
+    Ok(match frame.message {
+        Message::Call { call, project: _, function, patience_ms } => Some(Box::pin(async move {
+            let patience = Duration::from_millis(patience_ms);
+            let (execution, failure, body) = match run(&shared, &function, frame.body, patience).await {
+                Ok(execution) => {
+                    let body = execution.result.as_ref().map(|result| result.bytes().clone()).unwrap_or_default();
+                    (execution.id.to_string(), execution.failure, body)
+                }
+                Err(failure) => (String::new(), Some(*failure), Bytes::new()),
+            };
+            let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+            Some((Message::CallDone { call, execution, failure }, body))
+        })),
+        Message::Cancel { call, execution } => Some(Box::pin(async move {
+            let found = match execution.parse() {
+                Ok(id) => cancel_execution(&shared, id).await,
+                Err(_) => false,
+            };
+            Some((Message::Cancelled { call, found }, Bytes::new()))
+        })),
+        Message::Nudge => {
+            shared.inbox.notify_one();
+            None
+        }
+        Message::FunctionChanged { function } => {
+            if let Ok(id) = function.parse::<FunctionId>() {
+                // Forgotten before the next frame is looked at: what the caller says next sees the change.
+                shared.functions.forget(id).await;
+                shared.dispatch.tell(Event::FunctionChanged(id)).await;
+            }
+            None
+        }
+        Message::Ping => {
+            connection.queue_message(Message::Ack, Bytes::new(), 0)?;
+            None
+        }
+        Message::Ack => None,
+        _ => return Err(io::Error::other("a caller said something that is not its to say")),
+    })
+}
+
+async fn cancel_execution(shared: &Shared, id: ExecutionId) -> bool {
+    let (reply, found) = oneshot::channel();
+    shared.dispatch.tell(Event::Cancel(id, reply)).await;
+    found.await.unwrap_or(false)
+}
+
+/// Runs a function for a caller that waits.
+async fn run(shared: &Shared, function: &str, body: Bytes, patience: Duration) -> Result<Execution, Box<Failure>> {
+    let refuse = |reason, message: &str| {
+        let component = Component::Worker;
+        Box::new(outcome::platform(RequestId::generate(), component, Phase::Queue, reason, message))
+    };
+    let id: FunctionId = function.parse().map_err(|_| refuse(Reason::FunctionDeleted, "there is no such function"))?;
+    let function = match shared.functions.get(id).await {
+        Ok(Some(function)) => function,
+        Ok(None) => return Err(refuse(Reason::FunctionDeleted, "the function was deleted")),
+        Err(error) => {
+            let error = chain(error.as_ref());
+            tracing::warn!(function.id = %id, error, "a function could not be looked up for a call: {error}");
+            return Err(refuse(Reason::Overloaded, "the store does not answer; try again"));
+        }
+    };
+    let payload = Payload::parse(body).map_err(|invalid| refuse(Reason::HandlerError, &invalid.to_string()))?;
+    let Ok(_permit) = shared.calls.try_acquire() else {
+        return Err(refuse(Reason::Overloaded, "the worker has as many calls as it can take; try again later"));
+    };
+    let mut execution = Execution::receive(
+        ExecutionId::generate(),
+        &function,
+        Origin::Invocation,
+        EventSummary::default(),
+        payload,
+        clock::now(),
+    );
+    // A fresh record takes every worker.
+    let _ = execution.apply(Change::Own { worker: shared.me });
+    let (reply, done) = oneshot::channel();
+    let call = Call { reply, patience_until: Instant::now() + patience };
+    let work = Work { execution, function, place: None, call: Some(call), recorded: false };
+    shared.dispatch.tell(Event::Work(vec![work])).await;
+    done.await.map_err(|_| refuse(Reason::ShuttingDown, "the worker has stopped"))
+}
