@@ -112,6 +112,11 @@ impl Counts {
         self.starting + self.idle + self.busy + self.stopping
     }
 
+    /// Counts one more that does this.
+    pub fn add(&mut self, state: SandboxState) {
+        *self.of(state) += 1;
+    }
+
     fn of(&mut self, state: SandboxState) -> &mut u32 {
         match state {
             SandboxState::Starting { .. } => &mut self.starting,

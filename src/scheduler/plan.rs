@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::{FunctionId, InstanceId, ProjectId};
 
-use super::fleet::{Fleet, InstancePhase, SandboxKey, SandboxState};
+use super::fleet::{Counts, Fleet, InstancePhase, SandboxKey, SandboxState};
 
 /// What one function needs. Given in the order in which functions are to be served.
 #[derive(Clone, Debug)]
@@ -161,6 +161,19 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Sandboxes of the function that serve another revision than the present one.
+    fn stale(&self, demand: &Demand) -> Counts {
+        let mut counts = Counts::default();
+        for (_, host) in self.observed.fleet.instances() {
+            for sandbox in host.sandboxes.values() {
+                if sandbox.function == demand.function && sandbox.revision != demand.revision {
+                    counts.add(sandbox.state);
+                }
+            }
+        }
+        counts
+    }
+
     fn stop(&mut self, key: SandboxKey) {
         if self.stopped.insert(key) {
             // Its memory is free only when it is gone: the next plan sees it.
@@ -184,11 +197,14 @@ impl<'a> Planner<'a> {
 
     fn serve(&mut self, demand: &Demand) {
         let counts = self.observed.fleet.counts(demand.function);
+        let stale = self.stale(demand);
         let desired = desired(demand, counts.busy, self.observed.limits.target_wait);
-        let uncovered = demand.waiting.saturating_sub(counts.starting + counts.idle);
-        let missing = desired.saturating_sub(counts.starting + counts.idle + counts.busy).min(uncovered);
-        // A sandbox that is ending still holds its place: a limit is a limit.
-        let allowed = demand.limit.saturating_sub(counts.total());
+        let coming = counts.starting + counts.idle - stale.starting - stale.idle;
+        let uncovered = demand.waiting.saturating_sub(coming);
+        let missing = desired.saturating_sub(coming + counts.busy).min(uncovered);
+        // A sandbox that is ending still holds its place: a limit is a limit. An idle one of an old revision never runs
+        // again, so the new revision need not wait for it.
+        let allowed = demand.limit.saturating_sub(counts.total() - stale.idle);
         for _ in 0..missing.min(allowed) {
             if self.starting >= self.observed.limits.starting {
                 return;

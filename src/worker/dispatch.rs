@@ -277,3 +277,6 @@ impl Hands {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
