@@ -3,14 +3,19 @@
 //! The store decides nothing: it keeps documents, binds a tenant's reading to its project, and refuses a write whose
 //! expectation does not hold. bson and SQL stay inside its files.
 
+mod execution_row;
+mod marker;
 pub mod mongo;
 pub mod sqlite;
+mod turns;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::config::DatabaseOptions;
 use crate::model::execution::{Fence, LogChunk};
 use crate::model::function::FunctionName;
 use crate::model::instance::Instance;
@@ -173,7 +178,7 @@ pub struct Inserted {
     pub known: Vec<ExecutionId>,
 }
 
-/// A change of an execution's record: all but its identity, origin, event and payload is written.
+/// A change of an execution's record: all but its identity, origin, moment of receipt, event and payload is written.
 #[derive(Clone, Debug)]
 pub struct ExecutionWrite {
     /// What must be found, else nothing is written.
@@ -182,7 +187,12 @@ pub struct ExecutionWrite {
     pub next: Execution,
 }
 
-/// What the service remembers. Calls are safe to repeat after [`StoreError::Unavailable`].
+/// What the service remembers.
+///
+/// Calls are safe to repeat after [`StoreError::Unavailable`], which says nothing of whether the call was carried out:
+/// a repeated creation, replacement or conditional write that finds its own work done answers as the first would have.
+/// Of two things the repeater must know: what was inserted the first time comes back as [`Inserted::known`], and what
+/// was deleted the first time as [`StoreError::NotFound`].
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Brings tables, collections and indexes to this release's shape. Additive, safe from many nodes at once.
@@ -215,13 +225,14 @@ pub trait Store: Send + Sync + 'static {
 
     // --- packages: content-addressed, shared by all who upload the same bytes ---
 
-    /// Keeps a package. What is there already stays as it is.
+    /// Keeps a package. What is there already stays as it is and counts as put now.
     async fn put_package(&self, digest: PackageDigest, archive: Bytes) -> Result<()>;
 
     /// Reads a package.
     async fn package(&self, digest: PackageDigest) -> Result<Bytes>;
 
-    /// Removes packages that no function names and that were put before `older_than`; how many.
+    /// Removes packages that no function names and that were last put before `older_than`; how many. Give a running
+    /// upload time to create its function: an hour at least.
     async fn delete_unused_packages(&self, older_than: Timestamp) -> Result<u64>;
 
     // --- triggers ---
@@ -251,7 +262,10 @@ pub trait Store: Send + Sync + 'static {
     /// Inserts new executions, unordered. When it returns, those named in either list survive any crash.
     async fn insert_executions(&self, executions: &[Execution]) -> Result<Inserted>;
 
-    /// Writes changes, each only if its expectation holds; one answer per write, in order: whether it was applied.
+    /// Writes changes, each only if its expectation holds; one answer per write, in order: whether the record stands
+    /// as this write leaves it. A write that is repeated answers `true` again until another one has followed it.
+    /// `false`: the expectation did not hold, or the record has moved on since; the writer has no claim any more.
+    /// Each execution at most once in a call.
     async fn write_executions(&self, writes: &[ExecutionWrite]) -> Result<Vec<bool>>;
 
     /// Reads one execution.
@@ -265,21 +279,27 @@ pub trait Store: Send + Sync + 'static {
         page: &PageRequest<ExecutionSort>,
     ) -> Result<Page<Execution>>;
 
-    /// Parked executions that are due (queued, without owner, `not_before` reached), oldest first within a project and
-    /// in turn over the projects, without those of the functions in `without`. Nothing is claimed: the caller writes.
+    /// Parked executions that are due (queued, without owner, `not_before` reached), those that are due the longest
+    /// first within a project and in turn over the projects, without those of the functions in `without`. A call begins
+    /// with the project after the one where this process's last call ended, so that none waits behind many others.
+    /// Nothing is claimed: the caller writes.
     async fn due_executions(&self, now: Timestamp, limit: usize, without: &[FunctionId]) -> Result<Vec<Execution>>;
 
     /// When the next parked execution becomes due, if any is parked.
     async fn next_due(&self) -> Result<Option<Timestamp>>;
 
-    /// Executions that `worker` owns and that are not finished.
+    /// The workers that own executions which are not finished, known or not: what the dead among them own is lost
+    /// unless it is taken over, and a worker that was too slow may have inserted after it was forgotten.
+    async fn owners(&self) -> Result<Vec<WorkerId>>;
+
+    /// Executions that `worker` owns and that are not finished, oldest first.
     async fn owned_executions(&self, worker: WorkerId, limit: usize) -> Result<Vec<Execution>>;
 
-    /// Finished executions whose dead letter is not posted and that were finished before `before`.
+    /// Finished executions whose dead letter is not posted and that were finished before `before`, oldest first.
     async fn owing_dead_letters(&self, before: Timestamp, limit: usize) -> Result<Vec<Execution>>;
 
-    /// Removes finished executions older than `executions` and logs older than `logs`, where the database does not
-    /// do that by itself; how many executions.
+    /// Removes executions finished before `executions` and logs written before `logs`, where the database does not do
+    /// that by itself; how many executions. One that owes a dead letter is kept.
     async fn expire(&self, executions: Timestamp, logs: Timestamp) -> Result<u64>;
 
     // --- logs ---
@@ -299,21 +319,24 @@ pub trait Store: Send + Sync + 'static {
     // --- workers ---
 
     /// Writes a worker's document and sets its heartbeat to the store's own time. Answers [`StoreError::Stale`] when
-    /// the worker was declared dead: it must stop, its executions belong to others.
+    /// the worker was declared dead: it must stop, its executions belong to others. A worker beats once before it owns
+    /// anything.
     async fn heartbeat(&self, worker: &Worker) -> Result<()>;
 
     /// All workers that are known, each with the age of its heartbeat by the store's own clock.
     async fn workers(&self) -> Result<Vec<(Worker, Duration)>>;
 
-    /// Declares a worker dead if its heartbeat is still at least `silent_for` old; whether it was.
+    /// Declares a worker dead if its heartbeat is still at least `silent_for` old; whether it is dead now. One that is
+    /// not known is declared dead too, so that a first heartbeat which comes late is refused.
     async fn declare_dead(&self, worker: WorkerId, silent_for: Duration) -> Result<bool>;
 
-    /// Forgets a worker that is drained or dead and owns nothing.
+    /// Forgets a worker that is drained or dead; succeeds when it is not there. [`StoreError::Stale`] while it owns an
+    /// execution. Its id stays refused for a day, should it beat again.
     async fn delete_worker(&self, worker: WorkerId) -> Result<()>;
 
     // --- instances ---
 
-    /// Writes an instance's document.
+    /// Writes an instance's document, whether it is there or not.
     async fn put_instance(&self, instance: &Instance) -> Result<()>;
 
     /// All instances.
@@ -322,6 +345,52 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets an instance; succeeds when it is not there.
     async fn delete_instance(&self, id: InstanceId) -> Result<()>;
 }
+
+/// Opens the store that `[database] connection` names by its scheme, `mongodb` (or `mongodb+srv`) or `sqlite`. Nothing
+/// is migrated yet, and MongoDB not asked yet.
+///
+/// # Errors
+/// [`StoreError::Unexpected`] when the connection string is not valid (its text is not in the error, since it may hold
+/// a password); with SQLite also when the file cannot be opened.
+pub async fn open(options: &DatabaseOptions) -> Result<Arc<dyn Store>> {
+    let timeout = Duration::from_secs(options.timeout.max(1));
+    let retention = Retention {
+        executions: Duration::from_secs(options.execution_retention),
+        logs: Duration::from_secs(options.log_retention),
+    };
+    match options.connection.split_once("://") {
+        Some(("sqlite", path)) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), timeout).await?)),
+        Some(("mongodb" | "mongodb+srv", _)) => {
+            Ok(Arc::new(mongo::MongoStore::open(&options.connection, timeout, retention).await?))
+        }
+        Some(_) | None => Err(bad_connection("it must begin with mongodb:// or sqlite:///")),
+    }
+}
+
+/// A connection string that cannot be used, and why; never its text.
+#[derive(Debug, thiserror::Error)]
+#[error("[database] connection is not valid: {0}")]
+struct BadConnection(&'static str);
+
+fn bad_connection(why: &'static str) -> StoreError {
+    StoreError::Unexpected(Box::new(BadConnection(why)))
+}
+
+/// The database took longer than `[database] timeout`.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} s", .0.as_secs())]
+struct TimedOut(Duration);
+
+/// Carries out one call within the time that a call may take.
+async fn within<T>(timeout: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(timeout, work).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Unavailable(Box::new(TimedOut(timeout)))),
+    }
+}
+
+/// How long the id of a forgotten worker is refused.
+const FORGOTTEN_WORKER_REFUSED: Duration = Duration::from_secs(24 * 3600);
 
 /// How long finished executions and their logs are kept; given to a store when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
