@@ -3,6 +3,7 @@
 //! The store decides nothing: it keeps documents, binds a tenant's reading to its project, and refuses a write whose
 //! expectation does not hold. bson and SQL stay inside its files.
 
+pub mod metered;
 pub mod mongo;
 pub mod sqlite;
 
