@@ -5,6 +5,7 @@
 
 mod execution_row;
 mod marker;
+pub mod metered;
 pub mod mongo;
 pub mod sqlite;
 mod turns;

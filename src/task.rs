@@ -1,8 +1,9 @@
 //! Background work. Everything that runs beside `main` is started here: it has a name, it is told when to end, and it
 //! never dies in silence.
 
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -37,12 +38,18 @@ pub struct Tasks {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     tracker: TaskTracker,
     cancel: CancellationToken,
     failed: mpsc::Sender<TaskFailed>,
     failures: tokio::sync::Mutex<mpsc::Receiver<TaskFailed>>,
+    restarted: OnceLock<Box<dyn Fn(&'static str) + Send + Sync>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("tasks", &self.tracker.len()).finish_non_exhaustive()
+    }
 }
 
 impl Default for Tasks {
@@ -64,6 +71,7 @@ impl Tasks {
             cancel: CancellationToken::new(),
             failed,
             failures: tokio::sync::Mutex::new(failures),
+            restarted: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -72,6 +80,11 @@ impl Tasks {
     #[must_use]
     pub fn token(&self) -> CancellationToken {
         self.shared.cancel.clone()
+    }
+
+    /// Calls `notice` with the name of each task that is started again. Only the first one given is called.
+    pub fn on_restart(&self, notice: impl Fn(&'static str) + Send + Sync + 'static) {
+        let _ = self.shared.restarted.set(Box::new(notice));
     }
 
     /// Runs a task that lasts until cancellation. `make` is called for each start with the token to watch. A return
@@ -109,6 +122,9 @@ impl Tasks {
                             pause = RESTART_MIN;
                         }
                         tracing::error!(task.name = name, error = why, "task {name} ended, it is started again: {why}");
+                        if let Some(notice) = shared.restarted.get() {
+                            notice(name);
+                        }
                         tokio::select! {
                             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RESTART_MAX),
                             () = shared.cancel.cancelled() => return,
@@ -172,6 +188,12 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_fails_is_started_again() {
         let tasks = Tasks::new();
+        let noticed = Arc::new(AtomicU32::new(0));
+        let notice = Arc::clone(&noticed);
+        tasks.on_restart(move |name| {
+            assert_eq!(name, "flaky");
+            notice.fetch_add(1, Ordering::SeqCst);
+        });
         let starts = Arc::new(AtomicU32::new(0));
         let seen = Arc::clone(&starts);
         tasks.supervise("flaky", OnFailure::Restart, move |cancel| {
@@ -188,6 +210,7 @@ mod tests {
         while starts.load(Ordering::SeqCst) < 3 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        assert_eq!(noticed.load(Ordering::SeqCst), 2);
         assert!(tasks.stop(Duration::from_secs(1)).await);
     }
 

@@ -1,15 +1,17 @@
 //! `[database]`.
 
+use super::check::Form;
+
 options! {
     /// The store.
     DatabaseOptions in "database" {
         /// mongodb://… with the database's name in the path, or sqlite:///absolute/path. Kept secret in logs.
-        connection: String = "mongodb://127.0.0.1:27017/lambda".to_owned();
+        [secret(), form(Form::Connection)] connection: String = "mongodb://127.0.0.1:27017/lambda".to_owned();
         /// Seconds a single operation may take.
-        timeout: u64 = 10;
+        [range(1, 300)] timeout: u64 = 10;
         /// Seconds for which finished executions are kept.
-        execution_retention: u64 = 30 * 86_400;
+        [range(60, 315_360_000)] execution_retention: u64 = 30 * 86_400;
         /// Seconds for which logs are kept.
-        log_retention: u64 = 7 * 86_400;
+        [range(60, 315_360_000)] log_retention: u64 = 7 * 86_400;
     }
 }

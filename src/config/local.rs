@@ -1,19 +1,21 @@
 //! `[local]`.
 
+use super::check::Form;
+
 options! {
     /// The local driver: agents as child processes. It is no security boundary between projects.
     LocalOptions in "local" {
         /// The agent's program; lambda-agent beside this program when unset.
-        agent_path: Option<String> = None;
+        [form(Form::Path)] agent_path: Option<String> = None;
         /// Directory of the instances; below the data directory when unset.
-        work_dir: Option<String> = None;
+        [form(Form::Path)] work_dir: Option<String> = None;
         /// The Python that runs python3 functions. Its files must be readable for everybody.
-        python: String = "/usr/bin/python3".to_owned();
+        [form(Form::Path)] python: String = "/usr/bin/python3".to_owned();
         /// Memory of one instance, in MiB; 0: half of the machine's.
-        instance_memory_mib: u32 = 0;
+        [range(0, 4_194_304)] instance_memory_mib: u32 = 0;
         /// Most instances at the same time.
-        max_instances: u32 = 16;
+        [range(1, 1000)] max_instances: u32 = 16;
         /// First of the user ids that sandboxes run as, where the service runs as root. Each instance takes 1000.
-        sandbox_uid_base: u32 = 200_000;
+        [range(1000, 4_000_000_000_u32)] sandbox_uid_base: u32 = 200_000;
     }
 }

@@ -1,41 +1,44 @@
 //! `[worker]`.
 
+use super::check::Form;
+
 options! {
     /// Taking events and running them.
     WorkerOptions in "worker" {
         /// Address and port where agents and the API dial.
-        gateway_bind: String = "127.0.0.1:9071".to_owned();
+        [form(Form::Address)] gateway_bind: String = "127.0.0.1:9071".to_owned();
         /// Address and port by which others reach the gateway; gateway_bind when unset.
-        gateway_advertise: Option<String> = None;
-        /// The driver that makes instances: local.
-        driver: String = "local".to_owned();
+        [form(Form::Address)] gateway_advertise: Option<String> = None;
+        /// The driver that makes instances.
+        [form(Form::OneOf(&["local"]))] driver: String = "local".to_owned();
         /// Most executions running at the same time in this worker.
-        max_running: u32 = 64;
+        [range(1, 10_000)] max_running: u32 = 64;
         /// Executions that may wait in this worker beyond those that run; the rest stays in the queue.
-        max_waiting: u32 = 128;
+        [range(0, 10_000)] max_waiting: u32 = 128;
         /// Most sandboxes of one function in this worker.
-        max_sandboxes_per_function: u32 = 32;
+        [range(1, 10_000)] max_sandboxes_per_function: u32 = 32;
         /// Most executions of one project running at the same time in this worker; 0: as many as max_running.
-        max_running_per_project: u32 = 0;
+        [range(0, 10_000)] max_running_per_project: u32 = 0;
         /// Most sandboxes that are being started at the same time.
-        max_starting: u32 = 4;
+        [range(1, 1000)] max_starting: u32 = 4;
         /// Seconds for which an idle sandbox is kept.
-        [mutable] keep_alive: u64 = 300;
+        [mutable(), range(0, 86_400)] keep_alive: u64 = 300;
         /// Seconds for which an instance without sandboxes is kept.
-        [mutable] instance_keep_alive: u64 = 60;
+        [mutable(), range(0, 86_400)] instance_keep_alive: u64 = 60;
         /// Seconds that starting a runtime and importing the handler may take.
-        [mutable] init_timeout: u64 = 10;
+        [mutable(), range(1, 900)] init_timeout: u64 = 10;
         /// Seconds for which a booting instance is waited for.
-        boot_timeout: u64 = 120;
+        [range(1, 3600)] boot_timeout: u64 = 120;
         /// KiB of log kept of one attempt.
-        [mutable] log_limit_kib: u64 = 1024;
+        [mutable(), range(1, 65_536)] log_limit_kib: u64 = 1024;
         /// Seconds between two signs of life.
-        heartbeat_interval: f64 = 2.0;
-        /// Seconds of silence after which a worker is taken for dead and its executions are adopted.
-        dead_after: f64 = 10.0;
+        [range(0.1, 60)] heartbeat_interval: f64 = 2.0;
+        /// Seconds of silence after which a worker is taken for dead and its executions are adopted. More than twice
+        /// heartbeat_interval.
+        [range(0.5, 600)] dead_after: f64 = 10.0;
         /// Seconds before the second attempt; it doubles with each further one.
-        retry_base: f64 = 1.0;
+        [range(0.01, 3600)] retry_base: f64 = 1.0;
         /// Most seconds between two attempts.
-        retry_max: f64 = 300.0;
+        [range(0.01, 43_200)] retry_max: f64 = 300.0;
     }
 }

@@ -13,7 +13,7 @@ use crate::model::{Execution, WorkerId};
 use crate::openstack::zaqar::{self, NewMessage};
 use crate::store::{ExecutionWrite, Store};
 use crate::task::{TaskError, chain};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{DeadLetterReason, Metrics};
 
 /// How often records are looked through for letters that somebody else should have posted.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl DeadLetters {
                 tracing::error!(execution.id = %execution.id, error, "a dead letter cannot be posted: {error}");
             }
         }
-        self.metrics.count_dead_letter("execution_failed");
+        self.metrics.dead_letter(DeadLetterReason::GivenUp);
         let expected = execution.fence();
         let mut next = execution;
         next.apply(Change::DeadLetterPosted { at: clock::now() })?;

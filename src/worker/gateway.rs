@@ -6,6 +6,7 @@ mod connection;
 mod link;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ struct Shared {
     tasks: Tasks,
     metrics: Metrics,
     calls: Arc<Semaphore>,
+    agents: AtomicUsize,
     inbox: Arc<tokio::sync::Notify>,
 }
 
@@ -103,6 +105,7 @@ impl Gateway {
             tasks: parts.tasks,
             metrics: parts.metrics,
             calls: Arc::new(Semaphore::new(parts.max_calls)),
+            agents: AtomicUsize::new(0),
             inbox: parts.inbox,
         };
         Self { shared: Arc::new(shared) }
@@ -241,6 +244,21 @@ impl Gateway {
             // A full queue: the link ends with it, the driver ends the agent.
             let _ = agent.orders.try_send(Order::Close);
         }
+    }
+}
+
+impl Shared {
+    /// An agent's connection is up; whether it was there before.
+    fn agent_connected(&self, again: bool) {
+        self.metrics.set_agents(self.agents.fetch_add(1, Ordering::Relaxed) + 1);
+        if again {
+            self.metrics.agent_reconnected();
+        }
+    }
+
+    /// An agent's connection is down.
+    fn agent_disconnected(&self) {
+        self.metrics.set_agents(self.agents.fetch_sub(1, Ordering::Relaxed) - 1);
     }
 }
 

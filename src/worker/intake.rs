@@ -19,7 +19,7 @@ use crate::model::{ExecutionId, Function, FunctionId, ProjectId, Trigger, Worker
 use crate::openstack::zaqar::{self, Claim, Message, NewMessage};
 use crate::store::{Scope, Store, StoreError};
 use crate::task::chain;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{DeadLetterReason, Metrics};
 
 /// Most messages in a claim: Zaqar's limit.
 const CLAIM_MAX: u32 = 20;
@@ -142,7 +142,7 @@ impl Intake {
         let claim = match self.queue.claim(&o.queue, limit, o.claim_ttl, o.claim_grace).await {
             Ok(Some(claim)) => claim,
             Ok(None) => {
-                self.metrics.count_empty_claim();
+                self.metrics.claimed(0);
                 return Taken::Nothing;
             }
             Err(error) => {
@@ -151,6 +151,7 @@ impl Intake {
                 return Taken::Nothing;
             }
         };
+        self.metrics.claimed(claim.messages.len());
         let messages = u32::try_from(claim.messages.len()).unwrap_or(u32::MAX);
         match self.take_in(claim, cancel).await {
             Ok(()) if messages >= limit => Taken::Full,
@@ -171,6 +172,7 @@ impl Intake {
                 return None;
             }
             let free = self.admission.free();
+            self.metrics.set_room(usize::try_from(free).unwrap_or(usize::MAX));
             if free > 0 {
                 return Some(free);
             }
@@ -187,7 +189,7 @@ impl Intake {
         let mut dead = Vec::new();
         let mut triggers = HashMap::new();
         for message in &claim.messages {
-            self.metrics.observe_message(Duration::from_secs(message.age));
+            self.metrics.queue_age(message.age);
             match self.candidates(message, &mut triggers, cancel).await? {
                 Ok(of_message) => candidates.extend(of_message),
                 Err(letter) => dead.push(letter),
@@ -218,7 +220,9 @@ impl Intake {
     ) -> Result<Result<Vec<Candidate>, NewMessage>, IntakeError> {
         let event = match Event::from_value(message.body.clone(), &message.id) {
             Ok(event) => event,
-            Err(invalid) => return Ok(Err(self.dead_letter(message, "event_invalid", &invalid.to_string()))),
+            Err(invalid) => {
+                return Ok(Err(self.dead_letter(message, DeadLetterReason::InvalidEvent, &invalid.to_string())));
+            }
         };
         let project = event.project().unwrap_or(&self.options.default_project).clone();
         if !triggers.contains_key(&project) {
@@ -260,8 +264,9 @@ impl Intake {
                 event.source(),
                 event.event_type()
             );
-            return Ok(Err(self.dead_letter(message, "event_unmatched", &text)));
+            return Ok(Err(self.dead_letter(message, DeadLetterReason::NoTrigger, &text)));
         }
+        self.metrics.matched();
         Ok(Ok(candidates))
     }
 
@@ -276,8 +281,9 @@ impl Intake {
         }
     }
 
-    fn dead_letter(&self, message: &Message, reason: &'static str, text: &str) -> NewMessage {
-        self.metrics.count_dead_letter(reason);
+    fn dead_letter(&self, message: &Message, reason: DeadLetterReason, text: &str) -> NewMessage {
+        self.metrics.dead_letter(reason);
+        let reason = reason.as_str();
         tracing::info!(message.id, reason, "message {} is no work for anybody: {text}", message.id);
         let body = json!({
             "reason": reason,
@@ -307,7 +313,7 @@ impl Intake {
                 Err(error) => return Err(IntakeError::Store(Arc::new(error))),
             }
         };
-        self.metrics.count_inserted(inserted.new.len(), inserted.known.len());
+        self.metrics.inserted(inserted.new.len(), inserted.known.len());
         let mut works = Vec::new();
         for Candidate { execution, function, place } in candidates {
             let Some(place) = place else { continue };

@@ -117,7 +117,7 @@ impl Merged {
         let Some(applied) = insist("records", || store.write_executions(&self.changes)).await else { return };
         for (write, applied) in self.changes.iter().zip(applied) {
             if !applied {
-                metrics.count_fenced_write();
+                metrics.write_refused();
                 tracing::warn!(
                     execution.id = %write.next.id,
                     "execution {} belongs to somebody else by now, what happened to it here is not recorded",

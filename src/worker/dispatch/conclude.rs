@@ -14,6 +14,7 @@ use crate::model::execution::{Change, Component, Failure, Measures, Phase, Reaso
 use crate::model::{InstanceId, Payload, Timestamp};
 use crate::scheduler::fleet::{SandboxKey, SandboxState};
 use crate::scheduler::retry::{Verdict, after_failure, survives_loss};
+use crate::telemetry::metrics::SandboxEnd;
 use crate::worker::outcome;
 
 /// Weight of the latest event in the smoothed service time.
@@ -69,6 +70,7 @@ impl Desk {
         self.fleet.finished(key, now.instant);
         let Some(running) = self.running.remove(&key) else { return };
         self.smooth_service_time(&running, measured.duration_us);
+        self.metrics.handler(Duration::from_micros(measured.duration_us));
         let measures = outcome::measures(&measured, running.init);
         let request_id = running.work.execution.request_id();
         let failure = match handler {
@@ -104,6 +106,7 @@ impl Desk {
     ) {
         let Some(sandbox) = self.fleet.ended(key, now.instant) else { return };
         let notes = self.starts.remove(&key).unwrap_or_default();
+        self.metrics.sandbox_ended(end_of(&sandbox.state, failure.as_ref()));
         if let Some(running) = self.running.remove(&key) {
             let measures = outcome::measures(&measured, running.init);
             let failure = failure.unwrap_or_else(|| SandboxFailure {
@@ -166,9 +169,8 @@ impl Desk {
     ) {
         let mut work = self.close_log(running, effects);
         let expected = work.execution.fence();
-        let duration = measures.duration_ms;
         self.change(&mut work, expected, Change::Succeed { at: now.wall, result, measures }, effects);
-        self.metrics.observe_outcome(work.execution.state, None, duration);
+        self.metrics.outcome(work.execution.state, None);
         self.leave(work, effects);
     }
 
@@ -231,18 +233,17 @@ impl Desk {
             )
         };
         let expected = work.execution.fence();
-        let duration = measures.duration_ms;
         let reason = failure.reason;
         match verdict {
             Verdict::Retry { not_before } => {
-                self.metrics.observe_retry(reason);
+                self.metrics.retried();
                 self.change(&mut work, expected, Change::Retry { failure, measures, not_before }, effects);
             }
             Verdict::GiveUp => {
                 let dead_letter = self.dead_letter_queue(&work);
                 let change = Change::Fail { at: now.wall, failure, measures, dead_letter };
                 self.change(&mut work, expected, change, effects);
-                self.metrics.observe_outcome(work.execution.state, Some(reason), duration);
+                self.metrics.outcome(work.execution.state, Some(reason));
             }
         }
         self.leave(work, effects);
@@ -270,13 +271,14 @@ impl Desk {
         let expected = work.execution.fence();
         let change = Change::Fail { at: now.wall, failure, measures: Measures::default(), dead_letter };
         self.change(&mut work, expected, change, effects);
-        self.metrics.observe_outcome(work.execution.state, Some(reason), None);
+        self.metrics.outcome(work.execution.state, Some(reason));
         self.leave(work, effects);
     }
 
     /// An instance is gone with all that was in it.
     pub(super) fn lose_instance(&mut self, id: InstanceId, why: &str, now: Moment, effects: &mut Vec<Effect>) {
         for (key, _) in self.fleet.remove(id, now.instant) {
+            self.metrics.sandbox_ended(SandboxEnd::InstanceLost);
             self.starts.remove(&key);
             let Some(mut running) = self.running.remove(&key) else { continue };
             if let Some(reply) = running.cancel.take() {
@@ -301,7 +303,7 @@ impl Desk {
         let failure = outcome::platform(request_id, Component::Worker, Phase::Queue, Reason::Cancelled, message);
         let expected = work.execution.fence();
         self.change(&mut work, expected, Change::Cancel { at: now.wall, failure }, effects);
-        self.metrics.observe_outcome(work.execution.state, Some(Reason::Cancelled), None);
+        self.metrics.outcome(work.execution.state, Some(Reason::Cancelled));
         self.leave(work, effects);
     }
 
@@ -370,7 +372,7 @@ impl Desk {
             let expected = work.execution.fence();
             let change = expiry(&work.execution, self.dead_letter_queue(&work), now.wall);
             self.change(&mut work, expected, change, effects);
-            self.metrics.observe_outcome(work.execution.state, Some(Reason::EventExpired), None);
+            self.metrics.outcome(work.execution.state, Some(Reason::EventExpired));
             self.leave(work, effects);
         }
         let boots = &self.boots;
@@ -412,6 +414,25 @@ impl Desk {
             effects.push(Effect::Reply(call.reply, Box::new(work.execution)));
         }
         drop(work.place);
+    }
+}
+
+/// How the metrics call the end of a sandbox.
+const fn end_of(state: &SandboxState, failure: Option<&SandboxFailure>) -> SandboxEnd {
+    match (state, failure) {
+        (SandboxState::Starting { .. }, Some(_)) => SandboxEnd::InitFailed,
+        (SandboxState::Stopping { execution: None }, _) => SandboxEnd::Idle,
+        (_, None) => SandboxEnd::Stopped,
+        (_, Some(failure)) => match failure.kind {
+            FailureKind::OutOfMemory => SandboxEnd::OutOfMemory,
+            FailureKind::TimedOut => SandboxEnd::Stopped,
+            FailureKind::Platform => SandboxEnd::Platform,
+            FailureKind::InitError
+            | FailureKind::Exited
+            | FailureKind::PackageInvalid
+            | FailureKind::PackageUnavailable
+            | FailureKind::EntrypointMissing => SandboxEnd::Exited,
+        },
     }
 }
 

@@ -225,7 +225,9 @@ impl Desk {
 
     fn observe(&self) {
         let load = self.load();
-        self.metrics.set_load(load.waiting, load.running, load.sandboxes, load.instances);
+        let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        self.metrics.set_executions(count(load.running), count(load.waiting));
+        self.metrics.set_fleet(count(load.instances), count(load.sandboxes));
     }
 
     /// Moves everything on that can be moved on now.
@@ -242,7 +244,7 @@ impl Desk {
                 let key = SandboxKey { instance, number: sandbox };
                 if self.fleet.ready(key, now.instant) {
                     let init = Duration::from_micros(init_us + package_us);
-                    self.metrics.observe_init(init);
+                    self.metrics.init(init);
                     self.starts.entry(key).or_default().init = Some(init.into());
                 }
             }

@@ -49,13 +49,14 @@ impl Desk {
         let StartNotes { log, init } = self.starts.remove(&key).unwrap_or_default();
         let start = if used { Start::Warm } else { Start::Cold };
         let expected = work.execution.fence();
+        let waiting_since = work.execution.received_at;
         let change = Change::Start { at: now.wall, revision: work.function.revision, start, instance: key.instance };
         if let Err(illegal) = work.execution.apply(change) {
             tracing::error!(execution.id = %work.execution.id, error = %illegal, "an execution cannot be started: {illegal}");
             self.stop(key, effects);
             return;
         }
-        self.metrics.observe_start(start, now.wall.since(work.execution.received_at));
+        self.metrics.started(start, now.wall.since(waiting_since));
         effects.push(Effect::Record(Box::new(self.written(&mut work, expected))));
         let execution = AttemptRef { execution: work.execution.id.to_string(), attempt: work.execution.attempt };
         let timeout_ms = u64::from(work.function.timeout.get()) * 1000;

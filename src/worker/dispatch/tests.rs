@@ -73,7 +73,7 @@ impl World {
         let now = Moment { instant: Instant::now(), wall: START };
         let me = WorkerId::generate();
         Self {
-            desk: Desk::new(me, options(), Metrics::default(), now.instant),
+            desk: Desk::new(me, options(), Metrics::new("test"), now.instant),
             now,
             sent: Vec::new(),
             booted: Vec::new(),

@@ -102,9 +102,9 @@ impl Link {
                     None => return,
                 },
             };
-            self.shared.metrics.agent_connected(!*self.seen.borrow());
+            self.shared.agent_connected(*self.seen.borrow());
             let end = self.talk(arrival).await;
-            self.shared.metrics.agent_disconnected();
+            self.shared.agent_disconnected();
             match end {
                 Ok(never) => match never {},
                 Err(End::Replaced(arrival)) => next = Some(*arrival),

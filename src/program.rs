@@ -1,0 +1,244 @@
+//! What all programs do alike: options of the command line, configuration, logs, signals, and the exit code.
+//!
+//! Exit codes: 0 stopped as asked, 1 failed while running, 2 cannot start with these options or this configuration. What
+//! is wrong stands in one line on standard error.
+
+pub mod signals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, value_parser};
+
+use crate::config::{self, Config, ConfigError, ConfigPath, Sources};
+use crate::telemetry::{LogError, Logs};
+
+/// The exit code of a program that cannot start with what it was given.
+const UNUSABLE: u8 = 2;
+
+/// The options that every program has. Use it with `#[command(flatten)]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Common {
+    /// `--config-file` and `--config-dir`, in the order of the command line, because the later one wins.
+    pub paths: Vec<ConfigPath>,
+    /// `--debug`.
+    pub debug: bool,
+}
+
+const FILE: &str = "config-file";
+const DIRECTORY: &str = "config-dir";
+const DEBUG: &str = "debug";
+
+/// By hand, because clap's derive forgets the order between two options.
+impl Args for Common {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let path = |id: &'static str| {
+            Arg::new(id).long(id).value_name("PATH").action(ArgAction::Append).value_parser(value_parser!(PathBuf))
+        };
+        command
+            .arg(path(FILE).help(
+                "Configuration file; may be given more than once, the later wins [default: lambda.conf and \
+                 <program>.conf in ~/.lambda, ~, /etc/lambda or /etc]",
+            ))
+            .arg(
+                path(DIRECTORY)
+                    .help("Directory whose *.conf are read in the order of their names; may be given more than once"),
+            )
+            .arg(Arg::new(DEBUG).long(DEBUG).short('d').action(ArgAction::SetTrue).help("Log at DEBUG"))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Common {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut common = Self::default();
+        common.update_from_arg_matches(matches)?;
+        Ok(common)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        let with_place = |id, kind: fn(PathBuf) -> ConfigPath| {
+            let indices = matches.indices_of(id).into_iter().flatten();
+            let values = matches.get_many::<PathBuf>(id).into_iter().flatten();
+            indices.zip(values.map(move |path| kind(path.clone())))
+        };
+        let mut paths: Vec<_> =
+            with_place(FILE, ConfigPath::File).chain(with_place(DIRECTORY, ConfigPath::Directory)).collect();
+        paths.sort_by_key(|(index, _)| *index);
+        self.paths = paths.into_iter().map(|(_, path)| path).collect();
+        self.debug = matches.get_flag(DEBUG);
+        Ok(())
+    }
+}
+
+impl Common {
+    /// The sources of the configuration of the program of this name. Add the program's own overrides to them.
+    #[must_use]
+    pub fn sources(&self, program: &str) -> Sources {
+        let sources = Sources::of_process(program).with_paths(self.paths.iter().cloned());
+        if self.debug { sources.with_override("DEFAULT", "debug", "true", "--debug") } else { sources }
+    }
+}
+
+/// Why a program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There can be no log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// A program that has its configuration and its log.
+#[derive(Debug)]
+pub struct Started {
+    /// What is configured.
+    pub config: Config,
+    /// Where that came from.
+    pub sources: Sources,
+    /// The log.
+    pub logs: Logs,
+}
+
+/// Reads the configuration, starts the log, logs the configuration at debug, and makes ring the cryptography of TLS.
+///
+/// # Errors
+/// When the configuration is wrong or the log cannot be written: exit with [`unusable`].
+pub fn start(program: &'static str, sources: Sources) -> Result<Started, StartError> {
+    let loaded = config::load(&sources)?;
+    let logs = Logs::start(&loaded.config.default, program)?;
+    // Two providers are compiled in by our dependencies, so rustls cannot choose by itself. An error means that one was
+    // chosen before, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{program} starts");
+    config::log_all_values(&loaded.config);
+    if !loaded.unread.is_empty() {
+        tracing::info!("options that this release accepts and does not read: {}", loaded.unread.join(", "));
+    }
+    Ok(Started { config: loaded.config, sources, logs })
+}
+
+impl Started {
+    /// Reads the configuration again and takes over what may change; opens the log file anew. For SIGHUP. What is
+    /// wrong is logged, and everything stays as it was.
+    ///
+    /// Whether options were taken over, so that those who hold copies are told.
+    pub fn reload(&mut self) -> bool {
+        let changed = match self.config.reload(&self.sources) {
+            Err(error) => {
+                tracing::error!("the configuration stays as it was, because it cannot be read again: {error}");
+                false
+            }
+            Ok((config, differences)) => {
+                self.config = config;
+                for name in &differences.taken {
+                    tracing::info!(option = name, "option {name} is changed");
+                }
+                for name in &differences.waiting {
+                    tracing::warn!(option = name, "option {name} has changed, which needs a restart");
+                }
+                !differences.taken.is_empty()
+            }
+        };
+        if let Err(error) = self.logs.reload(&self.config.default) {
+            tracing::error!("{error}");
+        }
+        changed
+    }
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// With the exit code, after the help was printed or what is wrong was said in one line.
+pub fn parse<A: Parser>(program: &str) -> Result<A, ExitCode> {
+    A::try_parse().map_err(|error| refused(program, &error))
+}
+
+fn refused(program: &str, error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // Fails where nobody reads.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    unusable(program, &first_line(error))
+}
+
+/// What clap says is wrong, without its usage and hints.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let said = lines.by_ref().collect::<Vec<_>>().join(" ");
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a subcommand is missing (try --help)".to_owned();
+    }
+    format!("{} (try --help)", said.strip_prefix("error: ").unwrap_or(&said))
+}
+
+/// Says in one line why the program cannot start; its exit code.
+pub fn unusable(program: &str, why: &dyn std::fmt::Display) -> ExitCode {
+    say(program, why);
+    ExitCode::from(UNUSABLE)
+}
+
+/// Says in one line why the program failed while it ran; its exit code.
+pub fn failed(program: &str, why: &dyn std::fmt::Display) -> ExitCode {
+    say(program, why);
+    ExitCode::FAILURE
+}
+
+fn say(program: &str, why: &dyn std::fmt::Display) {
+    eprintln!("{program}: {}", why.to_string().replace('\n', " "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Options {
+        #[command(flatten)]
+        common: Common,
+        #[arg(long)]
+        data_dir: Option<String>,
+    }
+
+    fn parsed(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(std::iter::once("lambda-api").chain(arguments.iter().copied()))
+    }
+
+    #[test]
+    fn files_and_directories_keep_the_order_of_the_command_line() {
+        let options =
+            parsed(&["--config-file", "a", "--config-dir=b", "--data-dir", "d", "--config-file=c", "--debug"]).unwrap();
+        let file = |name: &str| ConfigPath::File(name.into());
+        assert_eq!(options.common.paths, [file("a"), ConfigPath::Directory("b".into()), file("c")]);
+        assert!(options.common.debug);
+        assert_eq!(options.data_dir.as_deref(), Some("d"));
+        assert_eq!(parsed(&[]).unwrap().common, Common::default());
+    }
+
+    #[test]
+    fn debug_on_the_command_line_wins() {
+        let common = Common { paths: Vec::new(), debug: true };
+        let sources = common.sources("lambda-api").with_environment([("OS_DEFAULT__DEBUG", "false")]);
+        assert!(Config::load(&sources).unwrap().default.debug);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_command_line_fits_in_one_line() {
+        let error = parsed(&["--banana"]).unwrap_err();
+        assert_eq!(first_line(&error), "unexpected argument '--banana' found (try --help)");
+        let error = parsed(&["--config-file"]).unwrap_err();
+        assert_eq!(
+            first_line(&error),
+            "a value is required for '--config-file <PATH>' but none was supplied (try --help)"
+        );
+    }
+}
