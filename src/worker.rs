@@ -218,10 +218,10 @@ impl Worker {
             options: intake::Options {
                 queue: parts.zaqar.queue.clone(),
                 dead_letter_queue: parts.zaqar.dead_letter_queue.clone(),
-                dead_letter_ttl: parts.zaqar.dead_letter_ttl,
+                dead_letter_ttl: seconds(parts.zaqar.dead_letter_ttl),
                 default_project: parts.default_project.clone(),
-                claim_ttl: parts.zaqar.claim_ttl,
-                claim_grace: parts.zaqar.claim_grace,
+                claim_ttl: seconds(parts.zaqar.claim_ttl),
+                claim_grace: seconds(parts.zaqar.claim_grace),
                 claims: parts.zaqar.claims,
                 poll_min: Duration::from_millis(parts.zaqar.poll_min_ms),
                 poll_max: Duration::from_millis(parts.zaqar.poll_max_ms),
@@ -247,7 +247,7 @@ impl Worker {
             queue: parts.queue.clone(),
             owing: Arc::clone(&owing),
             metrics: parts.metrics.clone(),
-            ttl: parts.zaqar.dead_letter_ttl,
+            ttl: seconds(parts.zaqar.dead_letter_ttl),
         });
 
         // The dispatcher and the recorder end by their own tokens, after what feeds them; see `stop`.
@@ -351,6 +351,10 @@ impl Reloadable {
             dead_letter_queue: self.dead_letter_queue.clone(),
         }
     }
+}
+
+fn seconds(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count))
 }
 
 /// A task whose state cannot be made again: its second start is a failure, and the supervisor stops the program.

@@ -18,7 +18,7 @@ options! {
         [range(1, 300)] timeout: u64 = 30;
         /// Seconds for which a claim hides its messages. It is not renewed: messages are deleted as
         /// soon as the store has them.
-        [range(60, 43_200)] claim_ttl: u32 = 300;
+        [range(60, 43_200)] claim_ttl: u32 = 60;
         /// Seconds that messages live on beyond the claim.
         [range(60, 43_200)] claim_grace: u32 = 60;
         /// Most claims under way at once in one worker.
@@ -26,7 +26,7 @@ options! {
         /// Milliseconds between two looks at an empty queue, shortly after something was there.
         [range(1, 60_000)] poll_min_ms: u64 = 20;
         /// Milliseconds between two looks at a queue that has been empty for long.
-        [range(1, 60_000)] poll_max_ms: u64 = 1000;
+        [range(1, 60_000)] poll_max_ms: u64 = 200;
         /// Seconds for which a dead letter is kept. Zaqar takes no more than its own max_message_ttl.
         [range(60, 1_209_600)] dead_letter_ttl: u32 = 1_209_600;
     }

@@ -179,6 +179,10 @@ impl Store for MeteredStore {
         self.observe("next_due", self.inner.next_due()).await
     }
 
+    async fn owners(&self) -> Result<Vec<WorkerId>> {
+        self.observe("owners", self.inner.owners()).await
+    }
+
     async fn owned_executions(&self, worker: WorkerId, limit: usize) -> Result<Vec<Execution>> {
         self.observe("owned_executions", self.inner.owned_executions(worker, limit)).await
     }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Map, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::intake::raw;
 use crate::clock;
 use crate::model::execution::Change;
 use crate::model::{Execution, WorkerId};
@@ -34,8 +35,8 @@ pub struct DeadLetters {
     pub owing: Arc<Notify>,
     /// What is counted.
     pub metrics: Metrics,
-    /// Seconds for which a letter is kept.
-    pub ttl: u32,
+    /// How long a letter is kept.
+    pub ttl: Duration,
 }
 
 impl DeadLetters {
@@ -87,10 +88,10 @@ impl DeadLetters {
             "event": event,
         });
         let name = letter.queue.as_str();
-        self.queue.ensure_queue(name, &json!({})).await?;
-        match self.queue.post(name, &[NewMessage { ttl: self.ttl, body }]).await {
+        self.queue.ensure_queue(name, &Map::new()).await?;
+        match self.queue.post(name, &[NewMessage { ttl: self.ttl, body: raw(&body) }]).await {
             Ok(_) => {}
-            Err(error) if error.retryable() => return Err(error.into()),
+            Err(error) if error.source.retryable() => return Err(error.into()),
             Err(error) => {
                 // Larger than a message may be, for instance. The record keeps the event: it can be re-driven from there.
                 let error = chain(&error);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use serde_json::json;
+use serde_json::value::to_raw_value;
+use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Place, allowance};
@@ -16,13 +17,16 @@ use crate::clock;
 use crate::model::event::Event;
 use crate::model::execution::{Change, Execution, Origin};
 use crate::model::{ExecutionId, Function, FunctionId, ProjectId, Trigger, WorkerId};
-use crate::openstack::zaqar::{self, Claim, Message, NewMessage};
+use crate::openstack::OpenStackError;
+use crate::openstack::zaqar::{self, Claim, Held, Message, NewMessage};
 use crate::store::{Scope, Store, StoreError};
 use crate::task::chain;
 use crate::telemetry::metrics::{DeadLetterReason, Metrics};
 
 /// Most messages in a claim: Zaqar's limit.
-const CLAIM_MAX: u32 = 20;
+const CLAIM_MAX: usize = zaqar::PAGE_MAX;
+/// Largest dead letter, in bytes: what Zaqar takes less what a post adds.
+const LETTER_MAX: usize = zaqar::POST_MAX_BYTES - 256;
 /// Pauses between tries while the store does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -54,14 +58,14 @@ pub struct Options {
     pub queue: String,
     /// Where messages go that are no event or match nothing.
     pub dead_letter_queue: String,
-    /// Seconds for which a dead letter is kept.
-    pub dead_letter_ttl: u32,
+    /// How long a dead letter is kept.
+    pub dead_letter_ttl: Duration,
     /// Project of events that name none.
     pub default_project: ProjectId,
-    /// Seconds for which a claim hides its messages.
-    pub claim_ttl: u32,
-    /// Seconds that messages live on beyond the claim.
-    pub claim_grace: u32,
+    /// How long a claim hides its messages.
+    pub claim_ttl: Duration,
+    /// How long messages live on beyond the claim.
+    pub claim_grace: Duration,
     /// Most claims under way at once.
     pub claims: usize,
     /// Pauses between looks at an empty queue: shortly after something was there, and after long.
@@ -79,7 +83,7 @@ pub struct Options {
 pub enum IntakeError {
     /// The queue service did not do what it was asked.
     #[error("the queue")]
-    Queue(#[from] zaqar::Error),
+    Queue(#[from] OpenStackError),
     /// The store refused for good.
     #[error("the store")]
     Store(#[source] Arc<StoreError>),
@@ -100,7 +104,7 @@ impl Intake {
     /// When the queues cannot be made ready. Later faults are logged and tried again.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<(), IntakeError> {
         for name in [&self.options.queue, &self.options.dead_letter_queue] {
-            self.queue.ensure_queue(name, &json!({})).await?;
+            self.queue.ensure_queue(name, &Map::new()).await?;
         }
         let mut under_way = FuturesUnordered::new();
         let mut wanted = 1;
@@ -152,7 +156,7 @@ impl Intake {
             }
         };
         self.metrics.claimed(claim.messages.len());
-        let messages = u32::try_from(claim.messages.len()).unwrap_or(u32::MAX);
+        let messages = claim.messages.len();
         match self.take_in(claim, cancel).await {
             Ok(()) if messages >= limit => Taken::Full,
             Ok(()) => Taken::Some,
@@ -165,14 +169,14 @@ impl Intake {
     }
 
     /// Waits until there is room; none when cancelled before.
-    async fn room(&self, cancel: &CancellationToken) -> Option<u32> {
+    async fn room(&self, cancel: &CancellationToken) -> Option<usize> {
         loop {
             let freed = self.admission.freed();
             if cancel.is_cancelled() {
                 return None;
             }
-            let free = self.admission.free();
-            self.metrics.set_room(usize::try_from(free).unwrap_or(usize::MAX));
+            let free = usize::try_from(self.admission.free()).unwrap_or(usize::MAX);
+            self.metrics.set_room(free);
             if free > 0 {
                 return Some(free);
             }
@@ -196,14 +200,18 @@ impl Intake {
             }
         }
         if !dead.is_empty() {
-            self.queue.post(&self.options.dead_letter_queue, &dead).await?;
+            self.queue.post(&self.options.dead_letter_queue, &dead).await.map_err(OpenStackError::from)?;
         }
         let works = self.insert(candidates, cancel).await?;
-        let ids: Vec<_> = claim.messages.iter().map(|message| message.id.as_str()).collect();
-        if let Err(error) = self.queue.delete_claimed(&self.options.queue, &ids, &claim.id).await {
-            let error = chain(&error);
-            // They come again and insert nothing new.
-            tracing::warn!(error, "messages that were taken in could not be deleted: {error}");
+        let ids: Vec<_> = claim.messages.into_iter().map(|message| message.id).collect();
+        // What cannot be deleted comes again and inserts nothing new.
+        match self.queue.delete_claimed(&self.options.queue, &ids, &claim.id).await {
+            Ok(Held::Done) => {}
+            Ok(Held::Lost) => tracing::info!("messages that were taken in belong to somebody else's claim by now"),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "messages that were taken in could not be deleted: {error}");
+            }
         }
         if !works.is_empty() {
             self.dispatch.tell(DispatchEvent::Work(works)).await;
@@ -285,14 +293,19 @@ impl Intake {
         self.metrics.dead_letter(reason);
         let reason = reason.as_str();
         tracing::info!(message.id, reason, "message {} is no work for anybody: {text}", message.id);
-        let body = json!({
+        let mut letter = json!({
             "reason": reason,
             "message": text,
             "queue": self.options.queue,
             "message_id": message.id,
             "event": message.body,
         });
-        NewMessage { ttl: self.options.dead_letter_ttl, body }
+        if letter.to_string().len() > LETTER_MAX {
+            // What we add would make a message of the largest size too large.
+            letter["event"] = json!(null);
+            letter["event_too_large"] = json!(true);
+        }
+        NewMessage { ttl: self.options.dead_letter_ttl, body: raw(&letter) }
     }
 
     /// Makes the executions durable; those that are new and have a place are handed on.
@@ -345,6 +358,12 @@ impl Intake {
             }
         }
     }
+}
+
+/// The JSON text of a value.
+pub(super) fn raw(value: &serde_json::Value) -> Box<serde_json::value::RawValue> {
+    // A value is always writable.
+    to_raw_value(value).unwrap_or_else(|_| serde_json::value::RawValue::NULL.to_owned())
 }
 
 async fn wait(pause: &mut Duration, error: &StoreError, cancel: &CancellationToken) {

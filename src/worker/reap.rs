@@ -98,7 +98,12 @@ impl Reaper {
     pub async fn round(&self, dead_after: Duration) -> Result<Report, TaskError> {
         let mut report = Report::default();
         let mut alive = HashSet::from([self.me]);
+        // Read before the workers: a worker is written there before it owns anything, so an owner that is not there then
+        // was forgotten and wrote too late.
+        let owners = self.store.owners().await?;
+        let mut known = HashSet::new();
         for (worker, age) in self.store.workers().await? {
+            known.insert(worker.id);
             if worker.id == self.me {
                 continue;
             }
@@ -112,6 +117,9 @@ impl Reaper {
             report.executions += self.release(worker.id).await?;
             // Only now: until all is released, the next round must find it again.
             self.store.delete_worker(worker.id).await?;
+        }
+        for owner in owners.into_iter().filter(|owner| !known.contains(owner) && *owner != self.me) {
+            report.executions += self.release(owner).await?;
         }
         report.instances = self.reap_instances(&alive).await?;
         Ok(report)

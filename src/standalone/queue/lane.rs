@@ -1,0 +1,231 @@
+//! The threads that talk to the file: one writes, one reads.
+//!
+//! The writer takes whatever has gathered while the disk was busy into one transaction (group commit) and answers all
+//! of it after the commit: an answer means that the change survives a crash, and the number of changes a second is not
+//! bound by the number of flushes. A change that is refused is undone alone. The reader works on the committed state,
+//! one request at a time, so whoever was answered sees what it wrote.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::Clock;
+use super::fault::{Fault, Result};
+use super::schema;
+
+/// Requests that may wait for a thread; more wait for their turn to wait, in their connections.
+const WAITING_MAX: usize = 1024;
+
+/// Changes in one transaction. It bounds how long the first of them waits for the last.
+const BATCH_MAX: usize = 256;
+
+/// How often what has expired is removed.
+const COLLECT_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs on the thread within a transaction; what it returns is run after the commit and is told whether it succeeded.
+type Job = Box<dyn FnOnce(&Connection) -> Reply + Send>;
+
+struct Reply {
+    keep: bool,
+    send: Box<dyn FnOnce(bool) + Send>,
+}
+
+enum Order {
+    Run(Job),
+    Stop,
+}
+
+/// One thread with its connection, and the way to it.
+pub(super) struct Lane {
+    orders: SyncSender<Order>,
+    room: Arc<Semaphore>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a lane does with the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Changes it, many requests a transaction.
+    Write,
+    /// Looks at it, one request a transaction: a longer one would look at the past.
+    Read,
+}
+
+impl Lane {
+    /// Starts the thread. It ends when the lane is closed or dropped.
+    pub(super) fn start(connection: Connection, access: Access, clock: Clock) -> std::io::Result<Self> {
+        // One place more than there are permits: for the order to stop.
+        let (orders, waiting) = sync_channel(WAITING_MAX + 1);
+        let name = match access {
+            Access::Write => "queue-writer",
+            Access::Read => "queue-reader",
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || Thread { connection, access, clock, waiting }.serve())?;
+        Ok(Self { orders, room: Arc::new(Semaphore::new(WAITING_MAX)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Runs `work` on the thread, in a transaction, and answers after its commit. Nothing of it stays when it answers
+    /// `Err`.
+    pub(super) async fn run<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| Fault::unavailable())?;
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Run(Box::new(move |connection| reply(work(connection), answer, permit)));
+        self.orders.try_send(order).map_err(|_| Fault::unavailable())?;
+        answered.await.map_err(|_| Fault::unavailable())?
+    }
+
+    /// Takes no more requests, finishes those that wait, and returns when the thread has closed the file.
+    pub(super) async fn close(&self) {
+        self.room.close();
+        // It fails only when the thread is gone, which is what is wanted.
+        let _ = self.orders.try_send(Order::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn reply<T: Send + 'static>(
+    result: Result<T>,
+    answer: oneshot::Sender<Result<T>>,
+    permit: OwnedSemaphorePermit,
+) -> Reply {
+    let keep = result.is_ok();
+    let send = move |committed: bool| {
+        drop(permit);
+        // Whoever asked may have gone away.
+        let _ = answer.send(match result {
+            Ok(_) if !committed => Err(Fault::unavailable()),
+            done => done,
+        });
+    };
+    Reply { keep, send: Box::new(send) }
+}
+
+struct Thread {
+    connection: Connection,
+    access: Access,
+    clock: Clock,
+    waiting: Receiver<Order>,
+}
+
+impl Thread {
+    fn serve(self) {
+        let mut collect_at = Instant::now();
+        loop {
+            match self.waiting.recv_timeout(collect_at.saturating_duration_since(Instant::now())) {
+                Ok(Order::Run(job)) => {
+                    if self.batch(job) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= collect_at {
+                let more = self.access == Access::Write && self.collect();
+                collect_at = Instant::now() + if more { Duration::ZERO } else { COLLECT_EVERY };
+            }
+        }
+    }
+
+    /// Runs this job and those that wait behind it in one transaction; whether the order to stop was among them.
+    fn batch(&self, first: Job) -> bool {
+        if let Err(error) = self.begin() {
+            tracing::error!(error = %error, "the queue's database does not begin a transaction: {error}");
+            // The job is dropped, and with it the sender that its caller waits on.
+            return false;
+        }
+        let mut stop = false;
+        let mut replies = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            replies.push(self.attempt(job));
+            if self.connection.is_autocommit() {
+                // A full disk or a broken one makes SQLite undo the whole transaction, with what others did in it.
+                tracing::error!("the queue's database gave up a transaction");
+                finish(replies, false);
+                return false;
+            }
+            if self.access == Access::Write && replies.len() < BATCH_MAX {
+                match self.waiting.try_recv() {
+                    Ok(Order::Run(job)) => next = Some(job),
+                    Ok(Order::Stop) => stop = true,
+                    Err(_) => {}
+                }
+            }
+        }
+        let committed = match self.execute("COMMIT") {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(error = %error, "the queue's database does not commit: {error}");
+                let _ = self.execute("ROLLBACK");
+                false
+            }
+        };
+        finish(replies, committed);
+        stop
+    }
+
+    /// Runs one job so that it can be undone alone.
+    fn attempt(&self, job: Job) -> Reply {
+        if self.access == Access::Read {
+            return job(&self.connection);
+        }
+        if let Err(error) = self.execute("SAVEPOINT one") {
+            tracing::error!(error = %error, "the queue's database does not take a savepoint: {error}");
+        }
+        let reply = job(&self.connection);
+        let undone = if reply.keep { Ok(()) } else { self.execute("ROLLBACK TO one") };
+        match undone.and_then(|()| self.execute("RELEASE one")) {
+            Ok(()) => reply,
+            // Without its savepoint the job's changes cannot be told from the others'.
+            Err(error) => {
+                tracing::error!(error = %error, "the queue's database does not end a savepoint: {error}");
+                let _ = self.execute("ROLLBACK");
+                reply
+            }
+        }
+    }
+
+    fn begin(&self) -> rusqlite::Result<()> {
+        self.execute(match self.access {
+            Access::Write => "BEGIN IMMEDIATE",
+            Access::Read => "BEGIN",
+        })
+    }
+
+    fn execute(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute([]).map(|_| ())
+    }
+
+    fn collect(&self) -> bool {
+        let now = (self.clock)().as_millis();
+        let collected = self.begin().and_then(|()| schema::collect(&self.connection, now)).and_then(|more| {
+            self.execute("COMMIT")?;
+            Ok(more)
+        });
+        collected.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "the queue's database does not give up what has expired: {error}");
+            let _ = self.execute("ROLLBACK");
+            false
+        })
+    }
+}
+
+fn finish(replies: Vec<Reply>, committed: bool) {
+    for reply in replies {
+        (reply.send)(committed);
+    }
+}
