@@ -319,6 +319,7 @@ mod tests {
         metrics.outcome(ExecutionState::Succeeded, None);
         metrics.outcome(ExecutionState::Failed, Some(Reason::HandlerError));
         metrics.retried();
+        metrics.write_refused();
         metrics.set_executions(1, 2);
         metrics.set_fleet(3, 4);
         metrics.set_room(5);
