@@ -14,6 +14,7 @@ pub mod model;
 pub mod openstack;
 pub mod program;
 pub mod scheduler;
+pub mod service;
 pub mod standalone;
 pub mod store;
 pub mod task;

@@ -380,7 +380,7 @@ mod tests {
         let text = exercised().encode();
         let helps = text.lines().filter(|line| line.starts_with("# HELP lambda_")).count();
         let types = text.lines().filter(|line| line.starts_with("# TYPE lambda_")).count();
-        assert_eq!((helps, types), (26, 26), "{text}");
+        assert_eq!((helps, types), (27, 27), "{text}");
     }
 
     #[tokio::test]

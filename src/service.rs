@@ -1,0 +1,259 @@
+//! How the rooms are put together into programs. `lambda-api`, `lambda-worker` and `lambda-standalone` differ in which of
+//! these they call and with which options, nowhere else.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::TcpListener;
+
+use crate::api::{self, ApiDeps, EventPoster, PostError};
+use crate::config::{Config, LocalOptions, ZaqarOptions};
+use crate::driver::DriverError;
+use crate::driver::local::{self, LocalDriver};
+use crate::model::{Event, Invalid, ProjectId};
+use crate::openstack::zaqar::{self, NewMessage};
+use crate::openstack::{CallObservation, NoAuth, OpenStackError, Session, SessionOptions};
+use crate::store::metered::MeteredStore;
+use crate::store::{self, Retention, Store, StoreError};
+use crate::task::Tasks;
+use crate::telemetry::metrics::{CallStatus, Metrics, Service, metrics_router};
+use crate::worker::{self, Worker};
+
+/// Why a program could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// An option does not do.
+    #[error(transparent)]
+    Option(#[from] Invalid),
+    /// A directory or file does not do.
+    #[error("{} {why}", .path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(String, #[source] io::Error),
+    /// The store cannot be opened or brought to this release's shape.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+    /// The queue service cannot be spoken to.
+    #[error("the queue cannot be used")]
+    Queue(#[from] OpenStackError),
+    /// Instances cannot be made.
+    #[error("the driver cannot be used")]
+    Driver(#[from] DriverError),
+    /// The worker cannot start.
+    #[error("the worker cannot start")]
+    Worker(#[from] worker::StartError),
+}
+
+/// Opens the store and brings it to this release's shape.
+///
+/// # Errors
+/// When it cannot be reached or is not what it should be.
+pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, ServiceError> {
+    if config.database.connection.is_empty() {
+        let reason = "must be set, for example to mongodb://127.0.0.1:27017/lambda";
+        return Err(Invalid::new("[database] connection", reason).into());
+    }
+    let store = store::open(&config.database).await?;
+    store.migrate().await?;
+    Ok(Arc::new(MeteredStore::new(store, metrics.clone())))
+}
+
+/// The way to the queue service.
+///
+/// # Errors
+/// When its address is none.
+pub fn zaqar_client(options: &ZaqarOptions, metrics: &Metrics) -> Result<zaqar::Client, ServiceError> {
+    let endpoint = options.endpoint_override.as_str();
+    let auth = NoAuth::new(&options.project_id, [(zaqar::SERVICE.name(), endpoint)])?;
+    let metrics = metrics.clone();
+    let session = SessionOptions {
+        timeout: Duration::from_secs(options.timeout),
+        observer: Some(Arc::new(move |call: &CallObservation| {
+            let status = match call.status {
+                Some(status) => CallStatus::Answered(status),
+                None => CallStatus::Unreachable,
+            };
+            metrics.external_call(Service::Zaqar, call.operation, status, call.duration);
+        })),
+        ..SessionOptions::default()
+    };
+    Ok(zaqar::Client::new(Session::new(Arc::new(auth), session)?))
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// When it is taken or not ours.
+pub async fn listen(address: &str) -> Result<TcpListener, ServiceError> {
+    TcpListener::bind(address).await.map_err(|error| ServiceError::Listen(address.to_owned(), error))
+}
+
+/// How long an event that was posted through the API may stay on the queue: Zaqar's longest.
+const EVENT_TTL: Duration = Duration::from_secs(1_209_600);
+
+/// Posts events of the API on to the platform queue.
+struct QueuePoster {
+    client: zaqar::Client,
+    queue: String,
+}
+
+#[async_trait]
+impl EventPoster for QueuePoster {
+    async fn post(&self, events: &[Event]) -> Result<Vec<String>, PostError> {
+        let messages = events
+            .iter()
+            .map(|event| NewMessage { ttl: EVENT_TTL, body: event.payload().to_raw() })
+            .collect::<Vec<_>>();
+        self.client.post(&self.queue, &messages).await.map_err(|error| {
+            if error.source.retryable() {
+                PostError::Unavailable(error.into())
+            } else {
+                PostError::Refused(error.into())
+            }
+        })
+    }
+}
+
+/// The REST service with its metrics.
+///
+/// # Errors
+/// When an option does not do.
+pub fn api_router(
+    config: &Config,
+    store: Arc<dyn Store>,
+    client: zaqar::Client,
+    tasks: &Tasks,
+    metrics: &Metrics,
+) -> Result<axum::Router, ServiceError> {
+    let deps = ApiDeps {
+        options: config.api.clone(),
+        store,
+        poster: Arc::new(QueuePoster { client, queue: config.zaqar.queue.clone() }),
+        tasks: tasks.clone(),
+        shutdown: tasks.token(),
+        extra: Some(metrics_router(metrics.clone())),
+    };
+    Ok(api::router(deps)?)
+}
+
+/// Starts a worker with the driver that is configured. `alone`: no other worker can be using the store.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn start_worker(
+    config: &Config,
+    store: Arc<dyn Store>,
+    queue: zaqar::Client,
+    state_dir: &Path,
+    alone: bool,
+    tasks: &Tasks,
+    metrics: &Metrics,
+) -> Result<Worker, ServiceError> {
+    let driver = Arc::new(local_driver(&config.local, state_dir)?);
+    let parts = worker::Parts {
+        store,
+        queue,
+        driver,
+        instance_memory_mib: instance_memory_mib(&config.local),
+        max_instances: config.local.max_instances,
+        metrics: metrics.clone(),
+        worker: config.worker.clone(),
+        zaqar: config.zaqar.clone(),
+        host: config.default.host.clone().unwrap_or_else(host_name),
+        default_project: ProjectId::parse(&config.api.default_project)?,
+        retention: Retention {
+            executions: Duration::from_secs(config.database.execution_retention),
+            logs: Duration::from_secs(config.database.log_retention),
+        },
+        alone,
+    };
+    Ok(Worker::start(parts, tasks).await?)
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Half of the machine's memory, unless the operator says otherwise.
+fn instance_memory_mib(options: &LocalOptions) -> u32 {
+    const FALLBACK_MIB: u32 = 1024;
+    if options.instance_memory_mib > 0 {
+        return options.instance_memory_mib;
+    }
+    let total_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    total_kib.and_then(|kib| u32::try_from(kib / 2048).ok()).unwrap_or(FALLBACK_MIB)
+}
+
+fn local_driver(options: &LocalOptions, state_dir: &Path) -> Result<LocalDriver, ServiceError> {
+    let agent = match &options.agent_path {
+        Some(path) => PathBuf::from(path),
+        None => beside_this_program("lambda-agent")?,
+    };
+    let work_dir = match &options.work_dir {
+        Some(path) => PathBuf::from(path),
+        None => work_dir(state_dir),
+    };
+    Ok(LocalDriver::new(local::Options {
+        agent,
+        work_dir,
+        python: PathBuf::from(&options.python),
+        uid_base: options.sandbox_uid_base,
+    })?)
+}
+
+fn beside_this_program(name: &str) -> Result<PathBuf, ServiceError> {
+    let this = std::env::current_exe().map_err(|source| ServiceError::Path {
+        path: PathBuf::from(name),
+        why: "cannot be found, because this program does not know where it is",
+        source,
+    })?;
+    Ok(this.with_file_name(name))
+}
+
+/// Where instances live: below the state directory, unless sandboxes, which run as other users, could not get there.
+fn work_dir(state_dir: &Path) -> PathBuf {
+    let everybody_may_pass = |dir: &Path| {
+        std::fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
+    };
+    let below = state_dir.join("instances");
+    if !nix::unistd::geteuid().is_root() || state_dir.ancestors().skip(1).all(everybody_may_pass) {
+        return below;
+    }
+    // One that is found again by the next run of the same state directory, which cleans it up.
+    let mark = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, state_dir.as_os_str().as_encoded_bytes());
+    std::env::temp_dir().join(format!("lambda-instances-{}", mark.simple()))
+}
+
+/// Makes the directory of all state, for its owner only but passable, and locks it; the lock lasts as long as the file is
+/// kept open.
+///
+/// # Errors
+/// When it cannot be made or written to, or another process has it.
+pub fn lock_state_dir(dir: &Path) -> Result<(PathBuf, std::fs::File), ServiceError> {
+    let wrong = |why| {
+        let path = dir.to_owned();
+        move |source| ServiceError::Path { path, why, source }
+    };
+    std::fs::create_dir_all(dir).map_err(wrong("cannot be made"))?;
+    let dir = dir.canonicalize().map_err(wrong("cannot be used"))?;
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).map_err(wrong("is not ours"))?;
+    let lock = std::fs::File::create(dir.join("lock")).map_err(wrong("cannot be written to"))?;
+    lock.try_lock().map_err(|error| wrong("is used by another process")(error.into()))?;
+    Ok((dir, lock))
+}
