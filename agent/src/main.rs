@@ -1,2 +1,80 @@
-//! x
-fn main() {}
+//! `lambda-agent`: arguments to configuration, one runtime on the main thread, exit code.
+
+use std::error::Error;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use lambda_agent::agent::{self, AgentError, Config};
+use lambda_agent::args::{self, Command};
+use lambda_agent::clean;
+
+fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "the one thing that must not be an argument")]
+    let token = std::env::var(args::TOKEN).ok();
+    match args::parse(std::env::args_os().skip(1), token) {
+        Ok(Command::Run(config)) => run(*config),
+        Ok(Command::Clean { work_dir, uid_base }) => match clean::clean(&work_dir, uid_base) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&format!("{}: {error}", work_dir.display()), 71),
+        },
+        Ok(Command::Launch(launch)) => ExitCode::from(launch.become_program()),
+        Ok(Command::Help) => tell(args::USAGE),
+        Ok(Command::Version) => tell(concat!("lambda-agent ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(misused) => complain(&format!("{misused}\n{}", args::USAGE.trim_end()), 64),
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_env_var("LAMBDA_AGENT_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    // One thread: children die with the thread that started them.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("no runtime: {error}"), 71),
+    };
+    let ended = runtime.block_on(agent::run(config));
+    // Whatever still blocks has nothing to say any more.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = match &error {
+                AgentError::WorkDir(_) => 73,
+                AgentError::Gateway(lambda_agent::ConnectError::Refused(_)) => 77,
+                AgentError::Gateway(lambda_agent::ConnectError::Unreachable(_)) => 69,
+                AgentError::System(..) => 71,
+            };
+            complain(&chain(&error), code)
+        }
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn tell(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(text: &str, code: u8) -> ExitCode {
+    // There is nobody left to tell when this fails.
+    let _ = writeln!(std::io::stderr(), "lambda-agent: {text}");
+    ExitCode::from(code)
+}
