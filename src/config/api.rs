@@ -25,6 +25,17 @@ options! {
         [range(1, 6144)] max_invocation_kib: u64 = 6144;
         /// Seconds a synchronous invocation waits for a place to run, beyond the function's own timeout.
         [range(0, 900)] invocation_patience_seconds: u64 = 60;
+        /// Seconds a request may take. Uploads get five times as long; invocations and followed logs have their own
+        /// limits.
+        [range(1, 3600)] request_timeout: u64 = 60;
+        /// Most requests under way at the same time; one more is answered with 503 and Retry-After.
+        [range(1, 1_000_000)] max_requests: usize = 4096;
+        /// MiB of uploaded packages held in memory at the same time; further uploads wait for their turn.
+        [range(1, 65_536)] upload_memory_mib: u32 = 256;
+        /// Most logs that are followed at the same time.
+        [range(0, 100_000)] max_followers: usize = 256;
+        /// Seconds of silence after which no invocation is sent to a worker. As long as [worker] dead_after.
+        [range(1, 3600)] worker_silence: f64 = 10.0;
         /// While this file exists, /healthcheck answers 503, so that a load balancer takes the node out.
         [form(Form::Path)] healthcheck_disable_file: Option<String> = None;
     }

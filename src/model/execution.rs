@@ -108,6 +108,27 @@ impl From<&Event> for EventSummary {
     }
 }
 
+impl EventSummary {
+    /// What identifies a payload that came by a REST call: its own attributes if it is a CloudEvent; nothing otherwise.
+    #[must_use]
+    pub fn of_payload(payload: &Payload) -> Self {
+        #[derive(Deserialize)]
+        struct Looks {
+            specversion: Option<String>,
+        }
+        // Most payloads are no CloudEvents; they are skipped over without being built in memory.
+        let is_event = serde_json::from_slice::<Looks>(payload.bytes()).is_ok_and(|looks| looks.specversion.is_some());
+        if !is_event {
+            return Self::default();
+        }
+        serde_json::from_slice(payload.bytes())
+            .ok()
+            .and_then(|value| Event::from_value(value, "").ok())
+            .map(|event| Self::from(&event))
+            .unwrap_or_default()
+    }
+}
+
 /// Whether the sandbox had to be made for this attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,0 +1,290 @@
+//! How the API reaches workers: one multiplexed connection to each gateway, kept while it is good; which worker a call
+//! goes to; and what may be tried again. A call that may have reached a worker is never sent a second time.
+
+mod choose;
+mod connection;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lambda_agent::wire::Message;
+use moka::future::Cache;
+use moka::ops::compute::{CompResult, Op};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::choose::Candidate;
+use self::connection::{Connection, ConnectionError, Reply};
+use crate::model::execution::{Failure, Phase, Reason};
+use crate::model::worker::{Worker, WorkerState};
+use crate::model::{ExecutionId, FunctionId, ProjectId, WorkerId};
+use crate::store::{Store, StoreError};
+use crate::task::{OnFailure, Tasks, chain};
+
+/// How long the list of workers is believed.
+const WORKERS_FRESH: Duration = Duration::from_secs(1);
+
+/// How many workers are tried for one call.
+const WORKERS_TRIED: usize = 3;
+
+/// How much longer than its own patience a call waits for the worker to say that it ran out.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// How long a cancellation may take to be answered.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// The list of workers cannot be had.
+    #[error("the workers are not known")]
+    Store(#[source] StoreError),
+    /// No worker takes work.
+    #[error("no worker takes work")]
+    NoWorker,
+    /// No worker could be reached; the call was sent to none.
+    #[error("no worker could be reached")]
+    NotSent(#[source] ConnectionError),
+    /// Every worker that was tried has as many calls as this process gives it.
+    #[error("too many calls are under way")]
+    Full,
+    /// The connection was lost after the call was sent.
+    #[error("the worker was lost")]
+    Lost(#[source] ConnectionError),
+    /// The worker did not answer within the patience.
+    #[error("the worker did not answer in time")]
+    Late,
+}
+
+/// A call that a worker has done.
+#[derive(Debug)]
+pub(super) struct Called {
+    /// The execution that was recorded.
+    pub execution: ExecutionId,
+    /// What the handler returned, or why it did not.
+    pub result: Result<Bytes, Box<Failure>>,
+}
+
+/// The gateways of all workers. Clones share the connections, which end with the last of them.
+#[derive(Clone)]
+pub(super) struct Gateways(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    tasks: Tasks,
+    silence: Duration,
+    workers: Cache<(), Arc<Vec<Worker>>>,
+    connections: Cache<WorkerId, Arc<Connection>>,
+    nudge: Notify,
+    end: CancellationToken,
+    // The connections' tasks watch it: a cache drops its values some time after it was dropped itself.
+    _end: DropGuard,
+}
+
+impl Gateways {
+    /// Starts what reaches out to workers. Workers that were silent for longer than `silence` get no calls.
+    pub fn start(store: Arc<dyn Store>, tasks: &Tasks, silence: Duration) -> Self {
+        let end = CancellationToken::new();
+        let this = Self(Arc::new(Inner {
+            store,
+            tasks: tasks.clone(),
+            silence,
+            workers: Cache::builder().max_capacity(1).time_to_live(WORKERS_FRESH).build(),
+            connections: Cache::builder().max_capacity(4096).build(),
+            nudge: Notify::new(),
+            _end: end.clone().drop_guard(),
+            end,
+        }));
+        let nudging = this.clone();
+        tasks.supervise("nudge", OnFailure::Restart, move |cancel| {
+            let gateways = nudging.clone();
+            async move {
+                loop {
+                    tokio::select! {
+                        () = gateways.0.nudge.notified() => gateways.send_nudge().await,
+                        () = cancel.cancelled() => return Ok::<(), std::convert::Infallible>(()),
+                    }
+                }
+            }
+        });
+        this
+    }
+
+    /// Runs a function on a worker and waits for the answer, at most `patience` long.
+    pub async fn call(
+        &self,
+        project: &ProjectId,
+        function: FunctionId,
+        event: Bytes,
+        patience: Duration,
+    ) -> Result<Called, CallError> {
+        let deadline = Instant::now() + patience;
+        let workers = self.workers().await.map_err(CallError::Store)?;
+        let order = choose::order(function, &self.candidates(&workers));
+        let mut outcome = Err(CallError::NoWorker);
+        for id in order.into_iter().take(WORKERS_TRIED) {
+            let Some(worker) = workers.iter().find(|worker| worker.id == id) else { continue };
+            let connection = match self.connection(worker).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::warn!(worker.id = %id, error = chain(&error), "worker {id} cannot be reached: {}", chain(&error));
+                    outcome = Err(CallError::NotSent(error));
+                    continue;
+                }
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            let message = |call| Message::Call {
+                call,
+                project: project.to_string(),
+                function: function.to_string(),
+                patience_ms,
+            };
+            match connection.request(message, event.clone(), left + MARGIN).await {
+                Ok(reply) => {
+                    let called = read(reply)?;
+                    // It was leaving when the call came, and did not begin: another one can.
+                    if never_begun(&called) {
+                        outcome = Ok(called);
+                        continue;
+                    }
+                    return Ok(called);
+                }
+                Err(error @ ConnectionError::NotSent) => outcome = Err(CallError::NotSent(error)),
+                Err(ConnectionError::Full) => outcome = Err(CallError::Full),
+                Err(ConnectionError::Late) => return Err(CallError::Late),
+                Err(
+                    error @ (ConnectionError::Lost
+                    | ConnectionError::Refused(_)
+                    | ConnectionError::Io(_)
+                    | ConnectionError::Wire(_)
+                    | ConnectionError::Unexpected),
+                ) => return Err(CallError::Lost(error)),
+            }
+        }
+        outcome
+    }
+
+    /// Asks the worker that owns an execution to stop it; whether it did.
+    pub async fn cancel(&self, worker: WorkerId, execution: ExecutionId) -> Result<bool, CallError> {
+        let workers = self.0.store.workers().await.map_err(CallError::Store)?;
+        let (worker, _) = workers.iter().find(|(known, _)| known.id == worker).ok_or(CallError::NoWorker)?;
+        let connection = self.connection(worker).await.map_err(CallError::NotSent)?;
+        let message = |call| Message::Cancel { call, execution: execution.to_string() };
+        match connection.request(message, Bytes::new(), CANCEL_PATIENCE).await {
+            Ok(Reply::Cancelled { found }) => Ok(found),
+            Ok(Reply::Done { .. }) => Err(CallError::Lost(ConnectionError::Unexpected)),
+            Err(ConnectionError::Late) => Err(CallError::Late),
+            Err(ConnectionError::Full) => Err(CallError::Full),
+            Err(error) => Err(CallError::Lost(error)),
+        }
+    }
+
+    /// Tells one worker that there is something in the inbox. Does not wait; many at once become one. A nudge that is
+    /// lost costs nothing but time: workers look there by themselves.
+    pub fn nudge(&self) {
+        self.0.nudge.notify_one();
+    }
+
+    async fn send_nudge(&self) {
+        let Ok(workers) = self.workers().await else { return };
+        let mut candidates = self.candidates(&workers);
+        candidates.sort_by(|a, b| a.relative_load().total_cmp(&b.relative_load()));
+        for candidate in candidates.into_iter().take(WORKERS_TRIED) {
+            let Some(worker) = workers.iter().find(|worker| worker.id == candidate.id) else { continue };
+            if let Ok(connection) = self.connection(worker).await
+                && connection.tell(Message::Nudge).await.is_ok()
+            {
+                return;
+            }
+        }
+    }
+
+    /// The workers that take work. Asked for at most once a second, however many want to know.
+    async fn workers(&self) -> Result<Arc<Vec<Worker>>, StoreError> {
+        let inner = &self.0;
+        let fetched = inner.workers.try_get_with((), async {
+            let all = inner.store.workers().await?;
+            let known: HashMap<_, _> = all.iter().map(|(worker, _)| (worker.id, worker.state)).collect();
+            for (id, connection) in &inner.connections {
+                if known.get(&*id).is_none_or(|state| *state == WorkerState::Dead) {
+                    connection.close();
+                    inner.connections.invalidate(&*id).await;
+                }
+            }
+            let able =
+                |(worker, silent): &(Worker, Duration)| worker.state == WorkerState::Active && *silent < inner.silence;
+            Ok::<_, StoreError>(Arc::new(all.into_iter().filter(able).map(|(worker, _)| worker).collect()))
+        });
+        // The error is shared by all who waited for it; each gets its own with the same words.
+        fetched.await.map_err(|error| match &*error {
+            StoreError::Unavailable(source) => StoreError::Unavailable(chain(source.as_ref()).into()),
+            error @ (StoreError::NotFound(_)
+            | StoreError::Taken(_)
+            | StoreError::Stale
+            | StoreError::BadMarker
+            | StoreError::Unexpected(_)) => StoreError::Unexpected(chain(error).into()),
+        })
+    }
+
+    fn candidates(&self, workers: &[Worker]) -> Vec<Candidate> {
+        let in_flight: HashMap<_, _> =
+            self.0.connections.iter().map(|(id, connection)| (*id, connection.in_flight())).collect();
+        workers
+            .iter()
+            .map(|worker| Candidate {
+                id: worker.id,
+                capacity: worker.capacity.max(1),
+                // The heartbeat may be seconds old, and what this process has sent since is not in it.
+                load: worker.executions.max(in_flight.get(&worker.id).copied().unwrap_or(0)),
+            })
+            .collect()
+    }
+
+    /// The connection to a worker; dialled when there is none, by one of those who want it.
+    async fn connection(&self, worker: &Worker) -> Result<Arc<Connection>, ConnectionError> {
+        if let Some(connection) = self.0.connections.get(&worker.id).await
+            && !connection.is_closed()
+        {
+            return Ok(connection);
+        }
+        let inner = &self.0;
+        let result = inner
+            .connections
+            .entry(worker.id)
+            .and_try_compute_with(|entry| async {
+                if entry.is_some_and(|entry| !entry.value().is_closed()) {
+                    return Ok(Op::Nop);
+                }
+                let connection =
+                    Connection::dial(&worker.gateway, &worker.caller_secret, inner.end.child_token(), &inner.tasks)
+                        .await?;
+                Ok(Op::Put(Arc::new(connection)))
+            })
+            .await?;
+        match result {
+            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) | CompResult::Unchanged(entry) => {
+                Ok(entry.into_value())
+            }
+            CompResult::Removed(_) | CompResult::StillNone(_) => Err(ConnectionError::NotSent),
+        }
+    }
+}
+
+fn read(reply: Reply) -> Result<Called, CallError> {
+    let unexpected = || CallError::Lost(ConnectionError::Unexpected);
+    let Reply::Done { execution, failure, body } = reply else { return Err(unexpected()) };
+    let execution = execution.parse().map_err(|_| unexpected())?;
+    let result = match failure {
+        None => Ok(body),
+        Some(failure) => Err(Box::new(serde_json::from_value(failure).map_err(|_| unexpected())?)),
+    };
+    Ok(Called { execution, result })
+}
+
+fn never_begun(called: &Called) -> bool {
+    called.result.as_ref().is_err_and(|failure| failure.reason == Reason::ShuttingDown && failure.phase == Phase::Queue)
+}

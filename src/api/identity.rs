@@ -1,0 +1,144 @@
+//! Who calls. A layer in front of the handlers puts an [`Identity`] into the request; what follows never looks at the
+//! headers again, so that Keystone's tokens change nothing behind this file.
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::error::{ApiError, Code, Result};
+use super::layers::RequestContext;
+use super::policy::Role;
+use super::{Api, AuthStrategy};
+use crate::model::ProjectId;
+use crate::store::Scope;
+
+/// The caller, as the strategy found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The project it acts in.
+    pub project_id: ProjectId,
+    /// The user, where one is known.
+    pub user_id: Option<String>,
+    /// Its roles in the project, in lower case.
+    pub roles: Vec<String>,
+}
+
+impl Identity {
+    /// Whether one of the roles is the wanted one or implies it.
+    pub fn may(&self, wanted: Role) -> bool {
+        [Role::Reader, Role::Member, Role::Admin]
+            .into_iter()
+            .filter(|role| *role >= wanted)
+            .any(|role| self.roles.iter().any(|has| has == role.name()))
+    }
+}
+
+/// The layer.
+pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let identity = match api.auth {
+        AuthStrategy::NoAuth => noauth(request.headers(), &api.default_project),
+    };
+    match identity {
+        Ok(identity) => {
+            tracing::debug!(project.id = %identity.project_id, user.id = identity.user_id, "caller is known");
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Believes what the headers say. Without `X-Roles` the caller may do everything: there is nobody to ask.
+fn noauth(headers: &HeaderMap, default_project: &ProjectId) -> Result<Identity> {
+    let text = |name: &str| -> Result<Option<&str>> {
+        headers
+            .get(name)
+            .map(|value| value.to_str().map(str::trim))
+            .transpose()
+            .map_err(|_| ApiError::new(Code::IdentityInvalid, format!("{name}: must be plain text")))
+    };
+    let project_id = match text("X-Project-Id")? {
+        None | Some("") => default_project.clone(),
+        Some(project) => ProjectId::parse(project)
+            .map_err(|invalid| ApiError::new(Code::IdentityInvalid, format!("X-Project-Id: {}", invalid.reason)))?,
+    };
+    let roles = match text("X-Roles")? {
+        None => vec![Role::Admin.name().to_owned()],
+        Some(roles) => roles.split(',').map(|role| role.trim().to_ascii_lowercase()).collect(),
+    };
+    Ok(Identity { project_id, user_id: text("X-User-Id")?.map(str::to_owned), roles })
+}
+
+/// The caller and its request, as handlers see them.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    identity: Identity,
+    /// What links in the answer begin with.
+    pub base: String,
+}
+
+impl Caller {
+    /// The project that the caller acts in.
+    pub const fn project(&self) -> &ProjectId {
+        &self.identity.project_id
+    }
+
+    /// What the caller may see and change: its own project's documents.
+    pub fn scope(&self) -> Scope {
+        Scope::Project(self.identity.project_id.clone())
+    }
+
+    /// What a list may show: everybody's documents to an admin who asks for them.
+    pub fn list_scope(&self, all_projects: Option<bool>) -> Result<Scope> {
+        if all_projects != Some(true) {
+            return Ok(self.scope());
+        }
+        if self.identity.may(Role::Admin) {
+            return Ok(Scope::All);
+        }
+        Err(ApiError::new(Code::PolicyDenied, "'all_projects' needs the role 'admin'"))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let missing = || ApiError::internal("the layers that name the request and its caller are not in place");
+        let context = parts.extensions.get::<RequestContext>().ok_or_else(missing)?;
+        let identity = parts.extensions.get::<Identity>().ok_or_else(missing)?;
+        Ok(Self { identity: identity.clone(), base: context.base.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(headers: &[(&'static str, &'static str)]) -> Result<Identity> {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        noauth(&headers, &ProjectId::parse("demo").unwrap())
+    }
+
+    #[test]
+    fn without_headers_the_caller_is_the_default_project_and_may_all() {
+        let identity = identity(&[]).unwrap();
+        assert_eq!(identity.project_id.as_str(), "demo");
+        assert!(identity.may(Role::Admin));
+    }
+
+    #[test]
+    fn roles_imply_those_below_them_and_ignore_case() {
+        let member = identity(&[("x-project-id", "p1"), ("x-roles", "Member, other")]).unwrap();
+        assert_eq!(member.project_id.as_str(), "p1");
+        assert!(member.may(Role::Reader) && member.may(Role::Member) && !member.may(Role::Admin));
+        assert!(!identity(&[("x-roles", "")]).unwrap().may(Role::Reader));
+    }
+
+    #[test]
+    fn a_project_that_is_none_is_refused() {
+        assert_eq!(identity(&[("x-project-id", "a/b")]).unwrap_err().code(), Code::IdentityInvalid);
+    }
+}
