@@ -40,7 +40,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Resource {
     /// Functions and their code.
-    #[command(subcommand, visible_alias = "functions")]
+    #[command(subcommand)]
     Function(function::Command),
     /// Which events go to which function.
     #[command(subcommand)]

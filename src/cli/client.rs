@@ -175,7 +175,7 @@ impl Client {
     /// The address of the service.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        self.connection.endpoint.as_str()
+        self.connection.endpoint.as_str().trim_end_matches('/')
     }
 
     /// The error for an answer that no Lambda service would give.

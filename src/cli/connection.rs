@@ -16,16 +16,16 @@ use crate::model::ProjectId;
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
     /// How to authenticate. Only `none` is supported so far: a service with auth_strategy = noauth.
-    #[arg(long, env = "OS_AUTH_TYPE", global = true, value_name = "TYPE")]
+    #[arg(long, env = "OS_AUTH_TYPE", global = true, hide_env_values = true, value_name = "TYPE")]
     os_auth_type: Option<String>,
     /// Address of the service, such as http://127.0.0.1:9070.
-    #[arg(long, env = "OS_ENDPOINT", global = true, value_name = "URL")]
+    #[arg(long, env = "OS_ENDPOINT", global = true, hide_env_values = true, value_name = "URL")]
     os_endpoint: Option<String>,
     /// The project to work in; the service's default project when absent.
-    #[arg(long, env = "OS_PROJECT_ID", global = true, value_name = "ID")]
+    #[arg(long, env = "OS_PROJECT_ID", global = true, hide_env_values = true, value_name = "ID")]
     os_project_id: Option<String>,
     /// File of certificates (PEM) to trust instead of the built-in ones.
-    #[arg(long, env = "OS_CACERT", global = true, value_name = "FILE")]
+    #[arg(long, env = "OS_CACERT", global = true, hide_env_values = true, value_name = "FILE")]
     os_cacert: Option<PathBuf>,
     /// Only to notice that a cloud with Keystone is meant.
     #[arg(long, env = "OS_AUTH_URL", global = true, hide = true)]

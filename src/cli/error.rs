@@ -107,7 +107,6 @@ impl CliError {
 
     fn advice(&self) -> Option<String> {
         match self {
-            Self::Usage(_) => Some("Try --help.".to_owned()),
             Self::Unreachable { sent: true, .. } => {
                 Some("It may have been done all the same: look before you repeat it.".to_owned())
             }
@@ -116,7 +115,7 @@ impl CliError {
             }
             Self::NotOurs { .. } => Some("Check OS_ENDPOINT: it is the address of the REST service.".to_owned()),
             Self::Refused(refusal) => refusal.advice().map(str::to_owned),
-            Self::Failed(_) | Self::OutputClosed => None,
+            Self::Usage(_) | Self::Failed(_) | Self::OutputClosed => None,
         }
     }
 }

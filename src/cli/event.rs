@@ -112,7 +112,7 @@ impl PostArgs {
         };
         let event = NewEvent {
             specversion: "1.0",
-            // Chosen here, so that a request that is sent again posts the same event.
+            // Chosen here, so that it is the same in whatever repeats the request on the way.
             id: self.id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
             source,
             event_type,

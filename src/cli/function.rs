@@ -40,7 +40,7 @@ const COLUMNS: &[Column] = &[
     Column::other("code_size").at("code.size"),
     Column::other("project_id"),
     Column::other("created_at"),
-    Column::other("links"),
+    Column::hidden("links"),
 ];
 
 /// How often a change is tried again when somebody else changed the function meanwhile.

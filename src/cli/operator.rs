@@ -7,8 +7,13 @@ use super::error::Result;
 use super::output::{Column, OutputArgs};
 use super::{all_projects, parameters, path_segment};
 
-const RUNTIMES: &[Column] =
-    &[Column::listed("name"), Column::listed("kind"), Column::listed("description"), Column::other("links")];
+const RUNTIMES: &[Column] = &[
+    Column::listed("name"),
+    Column::listed("kind"),
+    Column::listed("default_handler"),
+    Column::listed("description"),
+    Column::hidden("links"),
+];
 
 const WORKERS: &[Column] = &[
     Column::listed("id"),

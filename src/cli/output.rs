@@ -14,14 +14,21 @@ use super::error::{CliError, Result, printable};
 /// The options of every command that shows something.
 #[derive(Args, Clone, Debug)]
 pub struct OutputArgs {
-    /// How to write the result.
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to write the result: table, json, yaml or value.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     pub format: Format,
     /// Show only this column; may be given several times.
     #[arg(short, long = "column", value_name = "COLUMN")]
     pub columns: Vec<String>,
-    /// Wrap tables to this many characters; 0: as wide as they are.
-    #[arg(long, env = "CLIFF_MAX_TERM_WIDTH", default_value_t = 0, value_name = "CHARACTERS", hide_env = true)]
+    /// Wrap tables to this many characters.
+    #[arg(
+        long,
+        env = "CLIFF_MAX_TERM_WIDTH",
+        default_value_t = 0,
+        value_name = "CHARACTERS",
+        hide_env = true,
+        hide_default_value = true
+    )]
     pub max_width: u16,
 }
 
@@ -46,21 +53,38 @@ pub struct Column {
     pub name: &'static str,
     /// Where its value is in the object, as a dotted path.
     pub path: &'static str,
-    /// Whether a list shows it unasked.
-    pub listed: bool,
+    /// Where it is shown unasked.
+    pub shown: Shown,
+}
+
+/// Where a column is shown unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// In lists, and where a single object is shown.
+    InLists,
+    /// Where a single object is shown.
+    Alone,
+    /// Nowhere: it is long, and of use to programs more than to people.
+    Nowhere,
 }
 
 impl Column {
     /// A column that lists show, of an attribute of the same name.
     #[must_use]
     pub const fn listed(name: &'static str) -> Self {
-        Self { name, path: name, listed: true }
+        Self { name, path: name, shown: Shown::InLists }
     }
 
     /// A column that lists show only when it is asked for.
     #[must_use]
     pub const fn other(name: &'static str) -> Self {
-        Self { name, path: name, listed: false }
+        Self { name, path: name, shown: Shown::Alone }
+    }
+
+    /// A column that is shown only when it is asked for.
+    #[must_use]
+    pub const fn hidden(name: &'static str) -> Self {
+        Self { name, path: name, shown: Shown::Nowhere }
     }
 
     /// The same column, with its value elsewhere.
@@ -123,7 +147,7 @@ impl OutputArgs {
     pub fn list(&self, columns: &[Column], rows: &[Value]) -> Result<String> {
         let chosen = match self.chosen(columns)? {
             Some(chosen) => chosen,
-            None => columns.iter().filter(|column| column.listed).copied().collect(),
+            None => columns.iter().filter(|column| column.shown == Shown::InLists).copied().collect(),
         };
         let cells = |row: &Value| chosen.iter().map(|column| shown(column.value(row))).collect::<Vec<_>>();
         Ok(match self.format {
@@ -163,6 +187,7 @@ impl OutputArgs {
                 let others = object.as_object().into_iter().flatten().filter(|(name, _)| !known(name));
                 columns
                     .iter()
+                    .filter(|column| column.shown != Shown::Nowhere)
                     .map(|column| (column.name, column.value(object)))
                     .chain(others.map(|(name, value)| (name.as_str(), value)))
                     .collect()
@@ -285,6 +310,7 @@ mod tests {
         Column::listed("name"),
         Column::listed("max_age").at("retry.max_age"),
         Column::other("environment"),
+        Column::hidden("links"),
     ];
 
     fn rows() -> Vec<Value> {
@@ -333,8 +359,7 @@ mod tests {
 | more        | 1, 2         |
 +-------------+--------------+
 ";
-        let object =
-            json!({"more": [1, 2], "id": 1, "name": "a", "retry": {"max_age": 60}, "environment": {"A": 1, "B": "2"}});
+        let object = json!({"more": [1, 2], "links": [{}], "id": 1, "name": "a", "retry": {"max_age": 60}, "environment": {"A": 1, "B": "2"}});
         assert_eq!(output(Format::Table, &[]).object(COLUMNS, &object).unwrap(), expected);
     }
 
@@ -364,7 +389,7 @@ mod tests {
     fn a_column_that_is_not_there_is_refused_with_those_that_are() {
         let error = output(Format::Table, &["nmae"]).list(COLUMNS, &[]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert_eq!(error.to_string(), "there is no column 'nmae'; there are: id, name, max_age, environment");
+        assert_eq!(error.to_string(), "there is no column 'nmae'; there are: id, name, max_age, environment, links");
     }
 
     #[test]

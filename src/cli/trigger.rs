@@ -17,7 +17,7 @@ const COLUMNS: &[Column] = &[
     Column::listed("filter"),
     Column::other("project_id"),
     Column::other("created_at"),
-    Column::other("links"),
+    Column::hidden("links"),
 ];
 
 /// Which events go to which function.

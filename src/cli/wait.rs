@@ -84,7 +84,9 @@ async fn look(client: &Client, one: &Awaited) -> Result<Vec<Value>> {
     }
 }
 
-fn is_finished(execution: &Value) -> bool {
+/// Whether nothing more happens to an execution by itself.
+#[must_use]
+pub fn is_finished(execution: &Value) -> bool {
     // A state that this release does not know is looked at again rather than taken for an end.
     execution["state"].as_str().and_then(ExecutionState::parse).is_some_and(ExecutionState::is_terminal)
 }

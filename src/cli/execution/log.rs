@@ -10,6 +10,7 @@ use crate::cli::client::Client;
 use crate::cli::error::{CliError, Result};
 use crate::cli::output::print_bytes;
 use crate::cli::path_segment;
+use crate::cli::wait::is_finished;
 
 /// `execution log`.
 #[derive(Args, Debug)]
@@ -40,13 +41,23 @@ pub async fn run(client: &Client, args: LogArgs) -> Result<()> {
     loop {
         let before = printed;
         match copy(client, &args, &mut printed).await {
-            Ok(()) => return Ok(()),
+            Ok(()) if !args.follow || is_complete(client, &args).await? => return Ok(()),
+            // The service was stopped in an orderly manner before the execution ended; another one goes on.
+            Ok(()) if failures < RECONNECTS => failures += 1,
+            Ok(()) => return Err(client.not_ours("a followed log that ends before its execution does")),
             Err(error) if !args.follow || !error.is_passing() || failures == RECONNECTS => return Err(error),
             // Proxies close connections on which nothing is said for a while.
             Err(_) => failures = if printed > before { 1 } else { failures + 1 },
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Whether nothing more can come.
+async fn is_complete(client: &Client, args: &LogArgs) -> Result<bool> {
+    let execution = client.get(&["executions", &args.execution]).json_answer().await?;
+    let is_later = |attempt: u32| execution["attempts"].as_u64().is_some_and(|attempts| attempts > u64::from(attempt));
+    Ok(is_finished(&execution) || args.attempt.is_some_and(is_later))
 }
 
 /// Prints the log but for the first `printed` bytes: a log only grows.
