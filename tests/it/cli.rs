@@ -1,5 +1,6 @@
 //! The `lambda` program itself against a service that is played: what each command asks for, what it shows, and how it
 //! ends.
+#![expect(clippy::unwrap_used, reason = "clippy sees only functions with #[test] as tests")]
 
 use std::io::{Cursor, Read as _};
 use std::process::Output;
@@ -69,6 +70,9 @@ fn execution(id: &str, state: &str) -> Value {
            "failure": if failed { failure } else { Value::Null }})
 }
 
+/// Method, path, query and body that are expected; the answer; the command and what it shows.
+type Case<'a> = (&'a str, &'a str, &'a str, Value, Value, &'a [&'a str], &'a str);
+
 #[tokio::test]
 async fn every_command_asks_for_its_route_and_shows_the_answer() {
     let function = json!({"id": "f1", "name": "thumb", "runtime": "python3", "memory": 128});
@@ -77,7 +81,7 @@ async fn every_command_asks_for_its_route_and_shows_the_answer() {
         json!({"function": "thumb", "source": "s", "type": "t", "filter": {"suffix": {"data.name": ".png"}}});
     let filter = post_trigger["filter"].to_string();
     #[rustfmt::skip]
-    let cases: &[(&str, &str, &str, Value, Value, &[&str], &str)] = &[
+    let cases: &[Case<'_>] = &[
         ("GET", "/v1/functions", "", Value::Null, json!({"functions": [function], "functions_links": []}), &["function", "list", "-f", "value", "-c", "name"], "thumb\n"),
         ("GET", "/v1/functions", "name=thumb&runtime=python3&all_projects=true&limit=1", Value::Null, json!({"functions": [function]}), &["function", "list", "--name", "thumb", "--runtime", "python3", "--all-projects", "--limit", "1", "-f", "value", "-c", "ID"], "f1\n"),
         ("GET", "/v1/functions/thumb", "", Value::Null, function.clone(), &["function", "show", "thumb", "-f", "value", "-c", "memory"], "128\n"),
