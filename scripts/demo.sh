@@ -18,7 +18,7 @@ cleanup() {
   if [ -n "$SERVICE" ] && kill -0 "$SERVICE" 2>/dev/null; then
     kill -TERM "$SERVICE" 2>/dev/null || true
     # It ends by itself within its grace; past that nothing of it may stay.
-    for _ in $(seq 100); do kill -0 "$SERVICE" 2>/dev/null || break; sleep 0.1; done
+    for _ in $(seq 150); do kill -0 "$SERVICE" 2>/dev/null || break; sleep 0.1; done
     kill -KILL "$SERVICE" 2>/dev/null || true
     wait "$SERVICE" 2>/dev/null || true
   fi
@@ -35,7 +35,11 @@ trap 'exit 143' TERM
 
 # Shows a command as it could be typed, then runs it.
 try() {
-  printf '\n$ %s\n' "$*"
+  local word line=
+  for word in "$@"; do
+    if [[ $word =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then line+=" $word"; else line+=" '$word'"; fi
+  done
+  printf '\n$%s\n' "$line"
   "$@"
 }
 

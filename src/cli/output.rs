@@ -101,6 +101,7 @@ impl Column {
     fn heading(&self) -> String {
         let words = self.name.split('_').map(|word| match word {
             "id" => "ID".to_owned(),
+            "ms" => "(ms)".to_owned(),
             word => {
                 let mut letters = word.chars();
                 letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
@@ -111,7 +112,7 @@ impl Column {
 
     /// Whether `asked` is this column: by name, or by its heading in any case.
     fn is_named(&self, asked: &str) -> bool {
-        asked.trim().to_lowercase().replace(' ', "_") == self.name
+        asked.trim().to_lowercase().replace(['(', ')'], "").replace(' ', "_") == self.name
     }
 }
 
