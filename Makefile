@@ -1,0 +1,37 @@
+# What people type. Each target is one command or one script; CARGO_TARGET_DIR is respected throughout.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build agent demo test fmt clippy clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is needed beyond Rust (Debian, Ubuntu; root or sudo)
+	@scripts/setup.sh
+
+build: setup ## Build all programs, for development
+	cargo build --locked --workspace --bins
+
+agent: setup ## Build the agent as one static program: target/agent/lambda-agent
+	RUSTFLAGS="$${RUSTFLAGS:-} -C target-feature=+crt-static" \
+		cargo build --locked --release --package lambda-agent --bin lambda-agent --target $(HOST)
+	install -D -m 0755 $(TARGET)/$(HOST)/release/lambda-agent $(TARGET)/agent/lambda-agent
+
+demo: setup ## Start the service, run real events through it, show what became of them
+	@scripts/demo.sh
+
+test: setup ## Run every check
+	@scripts/test.sh
+
+fmt: ## Format the code
+	cargo fmt --all
+
+clippy: ## Lint the code
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+clean: ## Remove what was built, and a MongoDB that the tests left running
+	@if [ -x tests/cloud/mongo.sh ]; then tests/cloud/mongo.sh down; fi
+	cargo clean
