@@ -255,7 +255,8 @@ impl Agent {
             | Message::CallDone { .. }
             | Message::Cancel { .. }
             | Message::Cancelled { .. }
-            | Message::Nudge) => {
+            | Message::Nudge
+            | Message::FunctionChanged { .. }) => {
                 tracing::warn!(message = ?std::mem::discriminant(&message), "the gateway sent what only others say");
             }
         }

@@ -34,7 +34,7 @@ impl Form {
             Self::OneOf(words) => words.contains(&text),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
             Self::HttpUrl => http_url(text),
-            Self::Connection => connection(text),
+            Self::Connection => text.is_empty() || connection(text),
             Self::QueueName => {
                 (1..=64).contains(&text.len())
                     && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')

@@ -5,8 +5,9 @@ use super::check::Form;
 options! {
     /// The store.
     DatabaseOptions in "database" {
-        /// mongodb://… with the database's name in the path, or sqlite:///absolute/path. Kept secret in logs.
-        [secret(), form(Form::Connection)] connection: String = "mongodb://127.0.0.1:27017/lambda".to_owned();
+        /// mongodb://… with the database's name in the path, or sqlite:///absolute/path. Kept secret in logs. Empty:
+        /// lambda-standalone keeps a SQLite file in its data directory; the other programs need one.
+        [secret(), form(Form::Connection)] connection: String = String::new();
         /// Seconds a single operation may take.
         [range(1, 300)] timeout: u64 = 10;
         /// Seconds for which finished executions are kept.
