@@ -228,9 +228,8 @@ fn beside_this_program(name: &str) -> Result<PathBuf, ServiceError> {
 
 /// Where instances live: below the state directory, unless sandboxes, which run as other users, could not get there.
 fn work_dir(state_dir: &Path) -> PathBuf {
-    let everybody_may_pass = |dir: &Path| {
-        std::fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
-    };
+    let everybody_may_pass =
+        |dir: &Path| std::fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0);
     let below = state_dir.join("instances");
     if !nix::unistd::geteuid().is_root() || state_dir.ancestors().skip(1).all(everybody_may_pass) {
         return below;
