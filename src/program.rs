@@ -153,6 +153,35 @@ impl Started {
     }
 }
 
+/// A program's `main`: reads the command line and the configuration, starts the log, runs, and says with the exit code
+/// how that went.
+pub fn main<A, F>(
+    program: &'static str,
+    sources: impl FnOnce(&A) -> Sources,
+    run: impl FnOnce(Started) -> F,
+) -> ExitCode
+where
+    A: Parser,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let options: A = match parse(program) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    let started = match start(program, sources(&options)) {
+        Ok(started) => started,
+        Err(error) => return unusable(program, &error),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(program, &error),
+    };
+    match runtime.block_on(run(started)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(program, &format!("{error:#}")),
+    }
+}
+
 /// Reads the command line.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiDeps, EventPoster, PostError};
 use crate::config::{Config, LocalOptions, ZaqarOptions};
@@ -19,7 +20,7 @@ use crate::openstack::zaqar::{self, NewMessage};
 use crate::openstack::{CallObservation, NoAuth, OpenStackError, Session, SessionOptions};
 use crate::store::metered::MeteredStore;
 use crate::store::{self, Retention, Store, StoreError};
-use crate::task::Tasks;
+use crate::task::{OnFailure, Tasks};
 use crate::telemetry::metrics::{CallStatus, Metrics, Service, metrics_router};
 use crate::worker::{self, Worker};
 
@@ -255,4 +256,28 @@ pub fn lock_state_dir(dir: &Path) -> Result<(PathBuf, std::fs::File), ServiceErr
     let lock = std::fs::File::create(dir.join("lock")).map_err(wrong("cannot be written to"))?;
     lock.try_lock().map_err(|error| wrong("is used by another process")(error.into()))?;
     Ok((dir, lock))
+}
+
+/// Serves one router until told to stop, as a supervised task. It cannot be started twice: its end stops the program.
+pub fn serve(
+    tasks: &Tasks,
+    name: &'static str,
+    listener: TcpListener,
+    router: axum::Router,
+    serving: &CancellationToken,
+) {
+    let parts = std::sync::Mutex::new(Some((listener, router)));
+    let serving = serving.clone();
+    tasks.supervise(name, OnFailure::Shutdown, move |cancel| {
+        let parts = parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let serving = serving.clone();
+        async move {
+            let Some((listener, router)) = parts else {
+                return Err(std::io::Error::other("it cannot be started twice"));
+            };
+            api::serve(listener, router, serving, Duration::from_secs(2)).await?;
+            cancel.cancelled().await;
+            Ok(())
+        }
+    });
 }

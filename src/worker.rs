@@ -295,6 +295,12 @@ impl Worker {
         })
     }
 
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> WorkerId {
+        self.me
+    }
+
     /// Takes over the options that may change while it runs.
     pub async fn reload(&self, options: &WorkerOptions) {
         self.dispatch.tell(dispatch::Event::Options(self.parts.options(options))).await;

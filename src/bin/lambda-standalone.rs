@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use lambda_openstack::config::Sources;
 use lambda_openstack::program::signals::{Reloads, Shutdown};
 use lambda_openstack::program::{self, Common, Started};
+use lambda_openstack::service;
 use lambda_openstack::standalone::queue;
-use lambda_openstack::task::{OnFailure, Tasks};
+use lambda_openstack::task::Tasks;
 use lambda_openstack::telemetry::Metrics;
-use lambda_openstack::{api, service};
+use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = "lambda-standalone";
 
@@ -33,33 +35,22 @@ struct Options {
     queue_bind: Option<String>,
 }
 
+impl Options {
+    fn sources(&self) -> Sources {
+        let own = [
+            ("data_dir", &self.data_dir, "--data-dir"),
+            ("api_bind", &self.api_bind, "--api-bind"),
+            ("queue_bind", &self.queue_bind, "--queue-bind"),
+        ];
+        own.into_iter().fold(self.common.sources(PROGRAM), |sources, (option, value, flag)| match value {
+            Some(value) => sources.with_override("standalone", option, value.as_str(), flag),
+            None => sources,
+        })
+    }
+}
+
 fn main() -> ExitCode {
-    let options: Options = match program::parse(PROGRAM) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    let mut sources = options.common.sources(PROGRAM);
-    for (option, value, flag) in [
-        ("data_dir", options.data_dir, "--data-dir"),
-        ("api_bind", options.api_bind, "--api-bind"),
-        ("queue_bind", options.queue_bind, "--queue-bind"),
-    ] {
-        if let Some(value) = value {
-            sources = sources.with_override("standalone", option, value, flag);
-        }
-    }
-    let started = match program::start(PROGRAM, sources) {
-        Ok(started) => started,
-        Err(error) => return program::unusable(PROGRAM, &error),
-    };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return program::failed(PROGRAM, &error),
-    };
-    match runtime.block_on(run(started)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => program::failed(PROGRAM, &format!("{error:#}")),
-    }
+    program::main(PROGRAM, Options::sources, run)
 }
 
 async fn run(mut started: Started) -> anyhow::Result<()> {
@@ -88,14 +79,14 @@ async fn run(mut started: Started) -> anyhow::Result<()> {
     let queue = queue::open(data_dir.join("queue.db")).await.context("the queue cannot be opened")?;
     let grace = Duration::from_secs(config.default.graceful_shutdown_timeout);
     // Both listeners have a token of their own: they serve until the worker, which calls them, is done.
-    let serving = tokio_util::sync::CancellationToken::new();
-    serve(&tasks, "queue", queue_listener, queue::router(queue.clone()), &serving);
+    let serving = CancellationToken::new();
+    service::serve(&tasks, "queue", queue_listener, queue::router(queue.clone()), &serving);
     let store = service::open_store(config, &metrics).await?;
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
     let worker =
         service::start_worker(config, store.clone(), client.clone(), &data_dir, true, &tasks, &metrics).await?;
     let router = service::api_router(config, store, client, &tasks, &metrics)?;
-    serve(&tasks, "api", api_listener, router, &serving);
+    service::serve(&tasks, "api", api_listener, router, &serving);
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "ready api=http://{api_address} queue=http://{queue_address}")?;
@@ -129,28 +120,4 @@ async fn run(mut started: Started) -> anyhow::Result<()> {
             Ok(())
         }
     }
-}
-
-/// Serves one router until told to stop.
-fn serve(
-    tasks: &Tasks,
-    name: &'static str,
-    listener: tokio::net::TcpListener,
-    router: axum::Router,
-    serving: &tokio_util::sync::CancellationToken,
-) {
-    let parts = std::sync::Mutex::new(Some((listener, router)));
-    let serving = serving.clone();
-    tasks.supervise(name, OnFailure::Shutdown, move |cancel| {
-        let parts = parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let serving = serving.clone();
-        async move {
-            let Some((listener, router)) = parts else {
-                return Err(std::io::Error::other("it cannot be started twice"));
-            };
-            api::serve(listener, router, serving, Duration::from_secs(2)).await?;
-            cancel.cancelled().await;
-            Ok(())
-        }
-    });
 }

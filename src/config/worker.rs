@@ -9,6 +9,10 @@ options! {
         [form(Form::Address)] gateway_bind: String = "127.0.0.1:9071".to_owned();
         /// Address and port by which others reach the gateway; gateway_bind when unset.
         [form(Form::Address)] gateway_advertise: Option<String> = None;
+        /// Directory of what a worker keeps on this machine: the local driver's instances.
+        [form(Form::Path)] state_dir: String = "/var/lib/lambda".to_owned();
+        /// Address and port of /metrics; not served when unset. lambda-standalone serves it beside the API.
+        [form(Form::Address)] metrics_bind: Option<String> = None;
         /// The driver that makes instances.
         [form(Form::OneOf(&["local"]))] driver: String = "local".to_owned();
         /// Most executions running at the same time in this worker.
