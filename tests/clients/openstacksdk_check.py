@@ -5,8 +5,8 @@ openstacksdk_check.py URL [PROJECT]: prints "ok" and leaves nothing behind, or f
 
 import sys
 
-import openstack
-from openstack import exceptions
+from keystoneauth1 import noauth, session
+from openstack import connection, exceptions
 from openstack.message.v2 import claim as claim_resource
 from openstack.message.v2 import queue as queue_resource
 
@@ -14,17 +14,26 @@ from openstack.message.v2 import queue as queue_resource
 CLIENT = "3381af92-2b9e-11e3-b191-71861300734c"
 
 
+class InProject(noauth.NoAuth):
+    """No authentication, but a project, as a token would name one."""
+
+    def __init__(self, project, url):
+        super().__init__(endpoint=url)
+        self.project = project
+
+    def get_project_id(self, session, **_):
+        return self.project
+
+
 def main(url, project="demo"):
-    cloud = openstack.connect(
-        load_yaml_config=False,
-        load_envvars=False,
-        auth_type="none",
+    cloud = connection.Connection(
+        session=session.Session(auth=InProject(project, url)),
         message_endpoint_override=url,
     )
     messaging = cloud.message
-    me = {"client_id": CLIENT, "project_id": project}
+    me = {"client_id": CLIENT}
 
-    # A queue. Without a project of its own, a request goes to the default one.
+    # A queue.
     messaging.create_queue(name="sdk-jobs", description="jobs", default_message_ttl=120, **me)
     queue = messaging.get_queue(messaging_queue("sdk-jobs", me))
     assert queue.default_message_ttl == 120 and queue.description == "jobs", queue
@@ -36,7 +45,8 @@ def main(url, project="demo"):
     for number in range(22):
         messaging.delete_queue(messaging_queue(f"sdk-{number:02}", me), ignore_missing=False)
 
-    # Messages. The SDK goes on from page to page with the last message's id.
+    # Messages. The SDK goes on from page to page with the last message's id; Zaqar's MongoDB driver, which wants the
+    # marker of its link, would stop after the first ten.
     bodies = [{"n": n, "text": "é"} for n in range(25)]
     hrefs = messaging.post_message("sdk-jobs", [{"ttl": 600, "body": body} for body in bodies])
     assert len(hrefs) == 25, hrefs

@@ -1,4 +1,8 @@
-//! Zaqar's statuses, headers and shapes, call by call, as they were seen on a Zaqar 23.
+//! Zaqar's statuses, headers and shapes, call by call.
+//!
+//! The table was run against a Zaqar 23.0.1 on MongoDB. It answers the same, except that it has topics and subscriptions,
+//! no `/v2/health` outside its admin mode, 500 where we have 400 for `[1]` as messages and `1` as resource types, 503 for
+//! a body nested 100,000 deep, and the other one of 400 and 404 for queue names that are empty or have a slash.
 
 use serde_json::{Value, json};
 
