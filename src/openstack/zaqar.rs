@@ -73,7 +73,8 @@ pub struct Claim {
 pub enum Held {
     /// It was done.
     Done,
-    /// The claim is not ours any more: the messages are free, or somebody else's.
+    /// The claim is not ours any more: the messages are free, or somebody else's. To a deletion, only a Zaqar with
+    /// `message_delete_with_claim_id` (and our own queue) says so; others delete whoever holds the messages.
     Lost,
 }
 

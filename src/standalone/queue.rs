@@ -5,7 +5,8 @@
 //! hold the same message; bad input is answered with 4xx.
 //!
 //! Where it differs from the real service, on purpose:
-//! * No identity: the project is `X-Project-Id`, else `demo`; everybody may do everything.
+//! * No identity: the project is `X-Project-Id`; without it, or with an empty one (which Zaqar refuses),
+//!   `demo`. Everybody may do everything.
 //! * Subscriptions, pre-signed URLs, topics, pools, flavors and encrypted queues are not there. They are answered as by a
 //!   Zaqar in which they are switched off (400 or 404).
 //! * A message that was claimed `_max_claim_count` times goes to the dead letter queue with the next claim, as in Zaqar,

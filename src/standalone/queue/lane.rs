@@ -229,3 +229,101 @@ fn finish(replies: Vec<Reply>, committed: bool) {
         (reply.send)(committed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn lane() -> Lane {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE claims (id, expires); CREATE TABLE t (n UNIQUE)").unwrap();
+        Lane::start(connection, Access::Write, Arc::new(crate::clock::now)).unwrap()
+    }
+
+    async fn put(lane: &Lane, n: i64) -> Result<()> {
+        lane.run(move |connection| Ok(connection.execute("INSERT INTO t VALUES (?1)", [n]).map(|_| ())?)).await
+    }
+
+    async fn kept(lane: &Lane) -> i64 {
+        lane.run(|connection| Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)).await.unwrap()
+    }
+
+    /// Runs all of `jobs` in one transaction: they gather behind one that waits for them.
+    async fn together(lane: &Lane, jobs: Vec<futures::future::BoxFuture<'_, Result<()>>>) -> Vec<Result<()>> {
+        let (go, wait) = mpsc::channel();
+        let first = lane.run(move |_| {
+            wait.recv().unwrap();
+            Ok(())
+        });
+        let count = jobs.len();
+        let release = async {
+            while lane.room.available_permits() > WAITING_MAX - count - 1 {
+                tokio::task::yield_now().await;
+            }
+            go.send(()).unwrap();
+        };
+        let (first, results, ()) = futures::join!(first, futures::future::join_all(jobs), release);
+        assert_eq!(first, Ok(()));
+        results
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_undone_alone() {
+        let lane = lane();
+        let refused = lane.run(|connection| {
+            connection.execute("INSERT INTO t VALUES (7)", [])?;
+            Err(Fault::request("no"))
+        });
+        let jobs: Vec<futures::future::BoxFuture<Result<()>>> =
+            vec![Box::pin(put(&lane, 1)), Box::pin(refused), Box::pin(put(&lane, 1)), Box::pin(put(&lane, 2))];
+        let results = together(&lane, jobs).await;
+        assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
+        assert_eq!(kept(&lane).await, 2);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_that_a_given_up_transaction_was_kept() {
+        let lane = lane();
+        // What SQLite does by itself when the disk is full.
+        let broken = lane.run(|connection| Ok(connection.execute_batch("ROLLBACK")?));
+        let (go, wait) = mpsc::channel();
+        let first = lane.run(move |connection| {
+            wait.recv().unwrap();
+            connection.execute("INSERT INTO t VALUES (1)", [])?;
+            Ok(())
+        });
+        let release = async {
+            while lane.room.available_permits() > WAITING_MAX - 2 {
+                tokio::task::yield_now().await;
+            }
+            go.send(()).unwrap();
+        };
+        let (first, broken, ()) = futures::join!(first, broken, release);
+        assert_eq!((first, broken), (Err(Fault::unavailable()), Err(Fault::unavailable())));
+        assert_eq!(kept(&lane).await, 0);
+        assert_eq!(put(&lane, 1).await, Ok(()), "the next transaction is a new one");
+    }
+
+    #[tokio::test]
+    async fn a_closed_lane_has_finished_what_waited_and_takes_no_more() {
+        let lane = lane();
+        let (go, wait) = mpsc::channel();
+        let first = lane.run(move |_| {
+            wait.recv().unwrap();
+            Ok(())
+        });
+        let close = async {
+            while lane.room.available_permits() > WAITING_MAX - 21 {
+                tokio::task::yield_now().await;
+            }
+            futures::join!(lane.close(), async { go.send(()).unwrap() });
+        };
+        let jobs = futures::future::join_all((0..20).map(|n| put(&lane, n)));
+        let (first, results, ()) = futures::join!(first, jobs, close);
+        assert_eq!(first, Ok(()));
+        assert!(results.iter().all(Result::is_ok));
+        assert_eq!(put(&lane, 1000).await, Err(Fault::unavailable()));
+    }
+}

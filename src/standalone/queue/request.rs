@@ -71,13 +71,8 @@ fn checked(headers: &HeaderMap) -> Result<Caller> {
         text(headers, "client-id")?.ok_or_else(|| bad("Missing header value", "The Client-Id header is required."))?;
     let client = Uuid::try_parse(client).map_err(|_| bad("Wrong UUID value", "Malformed hexadecimal UUID."))?;
     let project = match text(headers, "x-project-id")? {
-        None => DEFAULT_PROJECT,
-        Some("") => {
-            return Err(bad(
-                "Empty project header not allowed",
-                "X-PROJECT-ID cannot be an empty string. Specify the right header X-PROJECT-ID and retry.",
-            ));
-        }
+        // openstacksdk without authentication sends an empty one.
+        None | Some("") => DEFAULT_PROJECT,
         Some(project) if project.len() > limits::PROJECT_MAX => return Err(bad_identification()),
         Some(project) => project,
     };
