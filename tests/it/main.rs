@@ -1,3 +1,7 @@
 //! The integration tests, in one binary: one module for each area.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod architecture;
 mod cli;
+mod config;

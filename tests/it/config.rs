@@ -1,0 +1,1 @@
+//! Configuration held against the real oslo.config.
