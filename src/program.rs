@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, value_parser};
 
-use crate::config::{self, Config, ConfigError, ConfigPath, Sources};
+use crate::config::{self, Config, ConfigError, ConfigPath, DefaultOptions, Sources};
 use crate::telemetry::{LogError, Logs};
 
 /// The exit code of a program that cannot start with what it was given.
@@ -153,6 +153,17 @@ impl Started {
     }
 }
 
+/// The name of this machine in records: what is configured, else what the kernel says.
+#[must_use]
+pub fn host_name(options: &DefaultOptions) -> String {
+    let of_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = options.host.clone().or_else(of_kernel).unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -240,5 +251,41 @@ mod tests {
             first_line(&error),
             "a value is required for '--config-file <PATH>' but none was supplied (try --help)"
         );
+    }
+
+    #[test]
+    fn the_host_is_what_is_configured_or_what_the_kernel_says() {
+        let named = DefaultOptions { host: Some("node-1".to_owned()), ..DefaultOptions::default() };
+        assert_eq!(host_name(&named), "node-1");
+        assert!(!host_name(&DefaultOptions::default()).contains(char::is_whitespace));
+    }
+
+    #[test]
+    fn a_reload_tells_what_changed_and_keeps_everything_when_the_file_is_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, log) = (directory.path().join("lambda.conf"), directory.path().join("x.log"));
+        let write = |worker: &str| {
+            let text = format!("[DEFAULT]\nlog_file = {}\n[worker]\n{worker}", log.display());
+            std::fs::write(&file, text).unwrap();
+        };
+        write("keep_alive = 1\n");
+        let sources = Sources::none().with_paths([ConfigPath::File(file.clone())]);
+        let config = Config::load(&sources).unwrap();
+        let (logs, subscriber) = Logs::build(&config.default, "p").unwrap();
+        let mut started = Started { config, sources, logs };
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(!started.reload());
+            write("keep_alive = 2\nmax_running = 3\n");
+            assert!(started.reload());
+            assert_eq!((started.config.worker.keep_alive, started.config.worker.max_running), (2, 64));
+            write("keep_alive = x\n");
+            assert!(!started.reload());
+            assert_eq!(started.config.worker.keep_alive, 2);
+        });
+        let logged = std::fs::read_to_string(&log).unwrap();
+        let has = |level: &str, text: &str| logged.lines().any(|line| line.contains(level) && line.contains(text));
+        assert!(has(" INFO ", "option worker.keep_alive is changed"), "{logged}");
+        assert!(has(" WARNING ", "option worker.max_running has changed, which needs a restart"), "{logged}");
+        assert!(has(" ERROR ", "worker.keep_alive is \"x\", but has to be a whole number"), "{logged}");
     }
 }

@@ -7,7 +7,8 @@ options! {
     WorkerOptions in "worker" {
         /// Address and port where agents and the API dial.
         [form(Form::Address)] gateway_bind: String = "127.0.0.1:9071".to_owned();
-        /// Address and port by which others reach the gateway; gateway_bind when unset.
+        /// Address and port by which others reach the gateway; gateway_bind when unset. It must be set
+        /// when gateway_bind is 0.0.0.0 or [::].
         [form(Form::Address)] gateway_advertise: Option<String> = None;
         /// The driver that makes instances.
         [form(Form::OneOf(&["local"]))] driver: String = "local".to_owned();

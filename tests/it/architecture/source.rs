@@ -187,7 +187,7 @@ fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
                     Token::Mark('}') if depth == 1 => break,
                     Token::Mark('}') => depth -= 1,
                     Token::Mark(';') if depth == 0 => break,
-                    _ => {}
+                    Token::Word(_) | Token::Into | Token::Mark(_) => {}
                 }
             }
             continue;
