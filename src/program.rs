@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, value_parser};
 
-use crate::config::{self, Config, ConfigError, ConfigPath, DefaultOptions, Sources};
+use crate::config::{self, Config, ConfigError, ConfigPath, Sources};
 use crate::telemetry::{LogError, Logs};
 
 /// The exit code of a program that cannot start with what it was given.
@@ -153,17 +153,6 @@ impl Started {
     }
 }
 
-/// The name of this machine in records: what is configured, else what the kernel says.
-#[must_use]
-pub fn host_name(options: &DefaultOptions) -> String {
-    let of_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = options.host.clone().or_else(of_kernel).unwrap_or_default();
-    match name.trim() {
-        "" => "localhost".to_owned(),
-        name => name.to_owned(),
-    }
-}
-
 /// Reads the command line.
 ///
 /// # Errors
@@ -251,13 +240,6 @@ mod tests {
             first_line(&error),
             "a value is required for '--config-file <PATH>' but none was supplied (try --help)"
         );
-    }
-
-    #[test]
-    fn the_host_is_what_is_configured_or_what_the_kernel_says() {
-        let named = DefaultOptions { host: Some("node-1".to_owned()), ..DefaultOptions::default() };
-        assert_eq!(host_name(&named), "node-1");
-        assert!(!host_name(&DefaultOptions::default()).contains(char::is_whitespace));
     }
 
     #[test]
