@@ -270,4 +270,33 @@ mod tests {
             "a value is required for '--config-file <PATH>' but none was supplied (try --help)"
         );
     }
+
+    #[test]
+    fn a_reload_tells_what_changed_and_keeps_everything_when_the_file_is_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, log) = (directory.path().join("lambda.conf"), directory.path().join("x.log"));
+        let write = |worker: &str| {
+            let text = format!("[DEFAULT]\nlog_file = {}\n[worker]\n{worker}", log.display());
+            std::fs::write(&file, text).unwrap();
+        };
+        write("keep_alive = 1\n");
+        let sources = Sources::none().with_paths([ConfigPath::File(file.clone())]);
+        let config = Config::load(&sources).unwrap();
+        let (logs, subscriber) = Logs::build(&config.default, "p").unwrap();
+        let mut started = Started { config, sources, logs };
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(!started.reload());
+            write("keep_alive = 2\nmax_running = 3\n");
+            assert!(started.reload());
+            assert_eq!((started.config.worker.keep_alive, started.config.worker.max_running), (2, 64));
+            write("keep_alive = x\n");
+            assert!(!started.reload());
+            assert_eq!(started.config.worker.keep_alive, 2);
+        });
+        let logged = std::fs::read_to_string(&log).unwrap();
+        let has = |level: &str, text: &str| logged.lines().any(|line| line.contains(level) && line.contains(text));
+        assert!(has(" INFO ", "option worker.keep_alive is changed"), "{logged}");
+        assert!(has(" WARNING ", "option worker.max_running has changed, which needs a restart"), "{logged}");
+        assert!(has(" ERROR ", "worker.keep_alive is \"x\", but has to be a whole number"), "{logged}");
+    }
 }

@@ -156,12 +156,20 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
         "max_running_per_project",
         format!("at most max_running, which is {}", worker.max_running),
     );
-    let unspecified = worker.gateway_advertise.as_deref().and_then(|text| text.parse::<SocketAddr>().ok());
+    let address = |text: &str| text.parse::<SocketAddr>().ok();
+    let is_open = |address: &SocketAddr| address.ip().is_unspecified();
+    let advertised = worker.gateway_advertise.as_deref().and_then(address);
     require(
-        unspecified.is_none_or(|address| !address.ip().is_unspecified() && address.port() != 0),
+        advertised.is_none_or(|address| !is_open(&address) && address.port() != 0),
         group,
         "gateway_advertise",
         "an address that others can dial, neither 0.0.0.0 nor [::] nor port 0".to_owned(),
+    );
+    require(
+        advertised.is_some() || !address(&worker.gateway_bind).is_some_and(|address| is_open(&address)),
+        group,
+        "gateway_advertise",
+        format!("set, because nobody can dial gateway_bind, which is {}", worker.gateway_bind),
     );
     let group = super::ZaqarOptions::GROUP;
     require(
@@ -239,12 +247,13 @@ mod tests {
     #[test]
     fn each_conflict_is_found() {
         type Change = fn(&mut Config);
-        let changes: [(&str, Change); 9] = [
+        let changes: [(&str, Change); 10] = [
             ("default_limit", |c| c.api.default_limit = c.api.max_limit + 1),
             ("dead_after", |c| c.worker.dead_after = 2.0 * c.worker.heartbeat_interval),
             ("retry_base", |c| c.worker.retry_base = c.worker.retry_max + 1.0),
             ("max_running_per_project", |c| c.worker.max_running_per_project = c.worker.max_running + 1),
             ("gateway_advertise", |c| c.worker.gateway_advertise = Some("0.0.0.0:9071".to_owned())),
+            ("gateway_advertise", |c| c.worker.gateway_bind = "0.0.0.0:9071".to_owned()),
             ("poll_min_ms", |c| c.zaqar.poll_min_ms = c.zaqar.poll_max_ms + 1),
             ("dead_letter_queue", |c| c.zaqar.dead_letter_queue = c.zaqar.queue.clone()),
             ("endpoint_override", |c| c.zaqar.endpoint_override.push_str("/v2/")),

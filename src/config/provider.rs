@@ -51,7 +51,10 @@ impl Resolved {
                 }
             }
         }
-        for entry in sources.environment() {
+        for mut entry in sources.environment() {
+            if let Some((known, _)) = raw.group(&entry.group) {
+                known.name.clone_into(&mut entry.group);
+            }
             match raw.find(&entry.group, &entry.option) {
                 Found::Ours(name, _) => {
                     raw.values.insert(name, vec![entry.value]);
@@ -108,7 +111,12 @@ impl Provider for Resolved {
                 Shape::Flag => Value::from(ini::strip(last)),
                 // An empty number is none in oslo.config.
                 Shape::Integer | Shape::Float if ini::strip(last).is_empty() => Value::from(Empty::None),
-                Shape::Integer | Shape::Float => Value::from(ini::strip(last)),
+                Shape::Integer => Value::from(ini::strip(last)),
+                // Figment does not know 1e3.
+                Shape::Float => {
+                    let text = ini::strip(last);
+                    text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from)
+                }
                 Shape::List => Value::from(list(last)),
                 Shape::Multi => Value::from(texts().collect::<Vec<_>>()),
                 // What is no map stays a text, which figment then refuses.
@@ -133,7 +141,7 @@ pub fn list(text: &str) -> Vec<String> {
     text.split(',').map(|element| ini::strip(element).to_owned()).collect()
 }
 
-/// The pairs of a map, `key:value` between commas; a piece without a colon belongs to the value before it. None when it
+/// The pairs of a map, `key:value` between commas; a piece without a colon belongs to the key after it. None when it
 /// is no map: a key is missing, empty, or there twice.
 #[must_use]
 pub fn map(text: &str) -> Option<BTreeMap<String, String>> {
@@ -142,21 +150,21 @@ pub fn map(text: &str) -> Option<BTreeMap<String, String>> {
     if text.is_empty() {
         return Some(pairs);
     }
-    let mut pending = String::new();
+    // Pieces that have no colon yet.
+    let mut pending: Option<String> = None;
     for piece in text.split(',') {
-        if !pending.is_empty() {
-            pending.push(',');
-        }
-        pending.push_str(piece);
-        if let Some((key, value)) = pending.split_once(':') {
-            let key = ini::strip(key);
-            if key.is_empty() || pairs.insert(key.to_owned(), ini::strip(value).to_owned()).is_some() {
-                return None;
+        let pair = pending.take().map_or_else(|| piece.to_owned(), |before| format!("{before},{piece}"));
+        match pair.split_once(':') {
+            None => pending = Some(pair),
+            Some((key, value)) => {
+                let key = ini::strip(key);
+                if key.is_empty() || pairs.insert(key.to_owned(), ini::strip(value).to_owned()).is_some() {
+                    return None;
+                }
             }
-            pending.clear();
         }
     }
-    pending.is_empty().then_some(pairs)
+    pending.is_none().then_some(pairs)
 }
 
 /// Whose an assignment is.
@@ -296,12 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn maps_are_pairs_and_a_value_may_hold_commas_only_when_no_pair_follows_from_them() {
+    fn maps_are_pairs_between_commas() {
         let pairs = |text| map(text).map(|map| map.into_iter().collect::<Vec<_>>());
         let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
         assert_eq!(pairs("k:v, k2 : v:2 "), Some(vec![pair("k", "v"), pair("k2", "v:2")]));
+        assert_eq!(pairs("x,k:v"), Some(vec![pair("x,k", "v")]));
         assert_eq!(pairs(""), Some(vec![]));
-        for bad in ["k", ":v", "k:v,k:w", "k:v,x"] {
+        for bad in ["k", ":v", "k:v,k:w", "k:v,x", "k:v,"] {
             assert_eq!(pairs(bad), None, "{bad}");
         }
     }

@@ -93,7 +93,7 @@ fn the_environment_sets_the_default_group_too_and_other_programs_variables_are_l
     let misspelled = Sources::none().with_environment([("OS_DEFAULT__DEBGU", "true")]);
     assert_eq!(
         Config::load(&misspelled).unwrap_err().to_string(),
-        "environment variable OS_DEFAULT__DEBGU: the group [default] has no option 'debgu', did you mean 'debug'?"
+        "environment variable OS_DEFAULT__DEBGU: the group [DEFAULT] has no option 'debgu', did you mean 'debug'?"
     );
 }
 

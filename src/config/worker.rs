@@ -7,7 +7,8 @@ options! {
     WorkerOptions in "worker" {
         /// Address and port where agents and the API dial.
         [form(Form::Address)] gateway_bind: String = "127.0.0.1:9071".to_owned();
-        /// Address and port by which others reach the gateway; gateway_bind when unset.
+        /// Address and port by which others reach the gateway; gateway_bind when unset. It must be set
+        /// when gateway_bind is 0.0.0.0 or [::].
         [form(Form::Address)] gateway_advertise: Option<String> = None;
         /// Directory of what a worker keeps on this machine: the local driver's instances.
         [form(Form::Path)] state_dir: String = "/var/lib/lambda".to_owned();

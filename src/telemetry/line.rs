@@ -30,7 +30,7 @@ pub(super) enum Format {
 
 /// Writes every event that reaches it.
 #[derive(Debug)]
-pub(super) struct LineLayer {
+pub(crate) struct LineLayer {
     pub(super) format: Format,
     pub(super) output: Arc<Output>,
 }

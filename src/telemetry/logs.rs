@@ -45,7 +45,8 @@ pub struct Logs {
     path: Option<PathBuf>,
 }
 
-type Subscriber = Layered<LineLayer, Layered<reload::Layer<Targets, Registry>, Registry>>;
+/// Levels, and lines below them.
+pub(crate) type Subscriber = Layered<LineLayer, Layered<reload::Layer<Targets, Registry>, Registry>>;
 
 impl Logs {
     /// Starts logging for the whole process, records of the `log` crate included.
@@ -59,7 +60,7 @@ impl Logs {
     }
 
     /// What [`Self::start`] installs.
-    fn build(options: &DefaultOptions, program: &str) -> Result<(Self, Subscriber), LogError> {
+    pub(crate) fn build(options: &DefaultOptions, program: &str) -> Result<(Self, Subscriber), LogError> {
         let path = path(options, program);
         let output = Output::open(path.clone())
             .map_err(|source| LogError::File { path: path.clone().unwrap_or_default(), source })?;
