@@ -99,10 +99,8 @@ prepare_services() {
       export MONGODB_URI
     fi
   fi
-  if [ -x tests/clients/venv.sh ]; then
-    LAMBDA_TEST_PYTHON=$(tests/clients/venv.sh) || return 1
-    export LAMBDA_TEST_PYTHON
-  fi
+  # Made before the tests, which would each wait for it.
+  if [ -x tests/clients/venv.sh ]; then tests/clients/venv.sh >/dev/null || return 1; fi
 }
 
 stop_services() {

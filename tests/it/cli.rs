@@ -2,6 +2,8 @@
 //! ends.
 #![expect(clippy::unwrap_used, reason = "clippy sees only functions with #[test] as tests")]
 
+mod contract;
+
 use std::io::{Cursor, Read as _};
 use std::process::Output;
 
