@@ -7,3 +7,4 @@ mod cli;
 mod config;
 mod program;
 mod queue;
+mod service;

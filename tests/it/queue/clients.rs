@@ -12,7 +12,7 @@ const ENVIRONMENT_TIMEOUT: Duration = Duration::from_secs(600);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The Python with the clients; made once and kept in the cache directory.
-async fn python() -> String {
+pub async fn python() -> String {
     let script = repository().join("tests/clients/venv.sh");
     let output = output(Command::new("bash").arg(&script), ENVIRONMENT_TIMEOUT).await;
     output.trim().to_owned()
