@@ -324,6 +324,7 @@ fn link_inside(link: &Path, target: &[u8]) -> Result<PathBuf, &'static str> {
     Ok(PathBuf::from(target))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
 fn unreadable(error: ZipError) -> ArchiveError {
     match error {
         ZipError::Io(error) => damaged(error),

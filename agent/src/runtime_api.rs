@@ -437,12 +437,15 @@ mod tests {
 
     use super::*;
 
+    /// How a body ends that is shorter than its length says.
+    const CUT: &[u8] = b"cut";
+
     /// Sends a request to an API whose sandbox gives these replies, and returns the calls that it saw and the answer.
     async fn exchange(request: &[u8], mut replies: Vec<Reply>) -> (Vec<Call>, String) {
         let mut api = RuntimeApi::listen(Who::User(nix::unistd::getuid().as_raw())).await.unwrap();
         let mut stream = TcpStream::connect(api.address).await.unwrap();
         stream.write_all(request).await.unwrap();
-        if replies.iter().any(|reply| matches!(reply, Reply::Truncated)) {
+        if request.ends_with(CUT) {
             stream.shutdown().await.unwrap();
         }
         let mut calls = Vec::new();
@@ -544,7 +547,7 @@ mod tests {
         let (calls, answer) = exchange(&post("invocation/1/response", "", &(whole + "x")), vec![Reply::TooLarge]).await;
         assert!(matches!(calls[..], [Call::Respond { payload: Payload::TooLarge, .. }]));
         assert!(answer.starts_with("HTTP/1.1 413 "));
-        let mut cut = post("invocation/1/response", "", "{\"a\":1}");
+        let mut cut = post("invocation/1/response", "", "cut}");
         cut.pop();
         let (calls, _) = exchange(&cut, vec![Reply::Truncated]).await;
         assert!(matches!(calls[..], [Call::Respond { payload: Payload::Truncated, .. }]));

@@ -59,12 +59,13 @@ impl RuntimeError {
         } else {
             object.insert("errorType".to_owned(), error_type.clone().into());
             object.insert("errorMessage".to_owned(), message.clone().into());
-            Value::Object(object).to_string().into()
+            let body = Value::Object(object).to_string();
+            if body.len() > RESPONSE_MAX {
+                // It has grown by being written again.
+                return Self::new(header, &message.chars().take(MESSAGE_MAX).collect::<String>());
+            }
+            body.into()
         };
-        if body.len() > RESPONSE_MAX {
-            // It has grown by being written again.
-            return Self::new(header, &message.chars().take(MESSAGE_MAX).collect::<String>());
-        }
         Self { error_type, message, trace, body }.bounded()
     }
 

@@ -286,10 +286,8 @@ async fn run(
 }
 
 fn not_started(failed: &NotStarted) -> Ended {
-    let error_type = match failed.kind {
-        FailureKind::EntrypointMissing => "Runtime.InvalidEntrypoint",
-        _ => "Sandbox.Failure",
-    };
+    let is_entrypoint = failed.kind == FailureKind::EntrypointMissing;
+    let error_type = if is_entrypoint { "Runtime.InvalidEntrypoint" } else { "Sandbox.Failure" };
     Ended::failed(failed.kind, SandboxPhase::Init, error_type, failed.message.clone())
 }
 

@@ -231,7 +231,7 @@ mod tests {
         let closed = directory.path().join("a/b");
         fs::create_dir_all(&closed).unwrap();
         fs::write(closed.join("file"), "x").unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         remove_tree(&directory.path().join("a")).unwrap();
         assert!(!directory.path().join("a").exists());
         remove_tree(&directory.path().join("a")).unwrap();

@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt, socketpair, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, setsockopt, socketpair, sockopt,
 };
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -115,7 +115,6 @@ struct Told {
 impl Zygote {
     /// A handle, and the task that keeps the zygote for it. `runtime` is the directory for the runtime's files;
     /// `unprivileged` says that children are other users than the agent.
-    #[must_use]
     pub fn new(
         python: PathBuf,
         runtime: PathBuf,
@@ -211,7 +210,8 @@ impl Keeper {
         let ended = self.reaper.watch(pid);
         // The agent's own copy of the zygote's end, which would hide that the zygote is gone.
         drop(command);
-        let socket = AsyncFd::new(ours).map_err(|error| format!("no socket: {error}"))?;
+        // A socket of messages with an end: the library has no type of its own for it, a datagram socket's calls fit.
+        let socket = UnixDatagram::from_std(ours.into()).map_err(|error| format!("no socket: {error}"))?;
         let running = Running { pid, ended, socket, last: 0, children: HashMap::new() };
         let first = timeout(START, hear(&running.socket)).await.map_err(|_| "it did not start in time".to_owned())?;
         let Told { ready: Some(version), unreadable, .. } =
@@ -231,7 +231,7 @@ impl Keeper {
 struct Running {
     pid: Pid,
     ended: oneshot::Receiver<Exit>,
-    socket: AsyncFd<OwnedFd>,
+    socket: UnixDatagram,
     last: u64,
     children: HashMap<u64, Child>,
 }
@@ -276,14 +276,15 @@ impl Running {
     async fn send(&self, message: &[u8], output: &[OwnedFd; 2]) -> io::Result<()> {
         let descriptors = output.each_ref().map(|descriptor| descriptor.as_raw_fd());
         loop {
-            let mut ready = self.socket.writable().await?;
-            let sent = ready.try_io(|socket| {
+            self.socket.writable().await?;
+            let sent = self.socket.try_io(Interest::WRITABLE, || {
                 let rights = [ControlMessage::ScmRights(&descriptors)];
                 let message = [IoSlice::new(message)];
-                Ok(sendmsg::<()>(socket.as_raw_fd(), &message, &rights, MsgFlags::MSG_NOSIGNAL, None)?)
+                Ok(sendmsg::<()>(self.socket.as_raw_fd(), &message, &rights, MsgFlags::MSG_NOSIGNAL, None)?)
             });
-            if let Ok(sent) = sent {
-                return sent.map(drop);
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent.map(drop),
             }
         }
     }
@@ -317,17 +318,11 @@ impl Running {
     }
 }
 
-async fn hear(socket: &AsyncFd<OwnedFd>) -> io::Result<Told> {
+async fn hear(socket: &UnixDatagram) -> io::Result<Told> {
     let mut buffer = vec![0; 16 << 10];
-    loop {
-        let mut ready = socket.readable().await?;
-        let read = ready.try_io(|socket| match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(Errno::ECONNRESET) | Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            result => Ok(result?),
-        });
-        if let Ok(read) = read {
-            return Ok(serde_json::from_slice(buffer.get(..read?).unwrap_or_default())?);
-        }
+    match socket.recv(&mut buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => Ok(serde_json::from_slice(buffer.get(..read).unwrap_or_default())?),
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tokio::io::unix::AsyncFd;
+use nix::fcntl::OFlag;
+use tokio::net::unix::pipe::Receiver;
 
 use crate::clock;
 use crate::link::Link;
@@ -45,7 +45,7 @@ pub struct Count {
 struct Pipe {
     stream: Stream,
     // None when every writer has closed it.
-    end: Option<AsyncFd<OwnedFd>>,
+    end: Option<Receiver>,
     buffer: Vec<u8>,
 }
 
@@ -153,19 +153,20 @@ impl Output {
 impl Pipe {
     fn new(stream: Stream) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        // Only our end: a program may not expect its standard output to be non-blocking.
-        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok((Self { stream, end: Some(AsyncFd::new(ours)?), buffer: vec![0; PIECE] }, theirs))
+        // Only our end becomes non-blocking: a program may not expect that of its standard output.
+        Ok((Self { stream, end: Some(Receiver::from_owned_fd(ours)?), buffer: vec![0; PIECE] }, theirs))
     }
 
     /// Waits for something and reads it; 0 at the end. Never comes back after the end.
     async fn read(&mut self) -> usize {
         let Some(end) = &self.end else { return std::future::pending().await };
         loop {
-            let Ok(mut ready) = end.readable().await else { return 0 };
-            let read = ready.try_io(|end| Ok(nix::unistd::read(end, &mut self.buffer)?));
-            if let Ok(read) = read {
-                return read.unwrap_or(0);
+            if end.readable().await.is_err() {
+                return 0;
+            }
+            match end.try_read(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.unwrap_or(0),
             }
         }
     }
@@ -193,15 +194,11 @@ mod tests {
     fn said(link: &Link) -> Vec<(Stream, Option<u32>, String)> {
         let text = |body: &Bytes| String::from_utf8(body.to_vec()).unwrap();
         let frames = link.take(0, usize::MAX).frames;
-        frames
-            .iter()
-            .map(|frame| match &frame.message {
-                Message::Log { stream, execution, .. } => {
-                    (*stream, execution.as_ref().map(|attempt| attempt.attempt), text(&frame.body))
-                }
-                other => panic!("{other:?}"),
-            })
-            .collect()
+        let said = frames.iter().map(|frame| {
+            let Message::Log { stream, execution, .. } = &frame.message else { panic!("{frame:?}") };
+            (*stream, execution.as_ref().map(|attempt| attempt.attempt), text(&frame.body))
+        });
+        said.collect()
     }
 
     #[tokio::test]
