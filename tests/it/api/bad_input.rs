@@ -24,7 +24,11 @@ async fn a_function_with_a_wrong_attribute_says_which() {
         (json!({"name": "a", "memory": 1e30}), "function.request.invalid_body", "memory: invalid type"),
         (json!({"name": "a", "retry": {"max": 1}}), "function.request.invalid_body", "retry.max: unknown field `max`"),
         (json!({"name": "a", "environment": {"A": 1}}), "function.request.invalid_body", "environment.A: invalid type"),
-        (json!({"name": "a", "triggers": [{"type": "t", "filter": {"regex": {}}}]}), "function.request.invalid_body", "regex"),
+        (
+            json!({"name": "a", "triggers": [{"type": "t", "filter": {"regex": {}}}]}),
+            "function.request.invalid_body",
+            "regex",
+        ),
         (json!({"name": "a", "code": {"url": "x"}}), "function.request.invalid_body", "unknown field `url`"),
         (json!({"name": ""}), "function.function.invalid", "name: must be 1 to 64"),
         (json!({"name": "a/b"}), "function.function.invalid", "name: must be"),
@@ -33,8 +37,16 @@ async fn a_function_with_a_wrong_attribute_says_which() {
         (json!({"name": "日本語"}), "function.function.invalid", "name: must be"),
         (json!({"name": "a\u{0}b"}), "function.function.invalid", "name: must be"),
         (json!({"name": huge}), "function.function.invalid", "name: must be"),
-        (json!({"name": "01900000-0000-7000-8000-000000000000"}), "function.function.invalid", "name: must not be a UUID"),
-        (json!({"name": "a", "runtime": "cobol"}), "function.function.invalid", "runtime: 'cobol' is none of python3, provided"),
+        (
+            json!({"name": "01900000-0000-7000-8000-000000000000"}),
+            "function.function.invalid",
+            "name: must not be a UUID",
+        ),
+        (
+            json!({"name": "a", "runtime": "cobol"}),
+            "function.function.invalid",
+            "runtime: 'cobol' is none of python3, provided",
+        ),
         (json!({"name": "a", "runtime": "a b"}), "function.function.invalid", "runtime: must be"),
         (json!({"name": "a", "handler": "main"}), "function.function.invalid", "handler: must be module.function"),
         (json!({"name": "a", "handler": "../../etc/x.y"}), "function.function.invalid", "handler: "),
@@ -43,18 +55,46 @@ async fn a_function_with_a_wrong_attribute_says_which() {
         (json!({"name": "a", "memory": 10241}), "function.function.invalid", "memory: must be"),
         (json!({"name": "a", "timeout": 0}), "function.function.invalid", "timeout: must be 1 to 900 seconds"),
         (json!({"name": "a", "timeout": 901}), "function.function.invalid", "timeout: must be"),
-        (json!({"name": "a", "max_concurrency": 0}), "function.function.invalid", "max_concurrency: must be at least 1"),
-        (json!({"name": "a", "retry": {"max_attempts": 0}}), "function.function.invalid", "retry.max_attempts: must be"),
-        (json!({"name": "a", "retry": {"max_event_age": 9}}), "function.function.invalid", "retry.max_event_age: must be"),
+        (
+            json!({"name": "a", "max_concurrency": 0}),
+            "function.function.invalid",
+            "max_concurrency: must be at least 1",
+        ),
+        (
+            json!({"name": "a", "retry": {"max_attempts": 0}}),
+            "function.function.invalid",
+            "retry.max_attempts: must be",
+        ),
+        (
+            json!({"name": "a", "retry": {"max_event_age": 9}}),
+            "function.function.invalid",
+            "retry.max_event_age: must be",
+        ),
         (json!({"name": "a", "environment": {"A-B": "x"}}), "function.function.invalid", "environment: 'A-B'"),
         (json!({"name": "a", "environment": {"AWS_LAMBDA_RUNTIME_API": "x"}}), "function.function.invalid", "reserved"),
-        (json!({"name": "a", "environment": {"A": "x".repeat(5000)}}), "function.function.invalid", "environment: is 5001 bytes"),
-        (json!({"name": "a", "description": "x".repeat(257)}), "function.function.invalid", "description: must be at most 256"),
+        (
+            json!({"name": "a", "environment": {"A": "x".repeat(5000)}}),
+            "function.function.invalid",
+            "environment: is 5001 bytes",
+        ),
+        (
+            json!({"name": "a", "description": "x".repeat(257)}),
+            "function.function.invalid",
+            "description: must be at most 256",
+        ),
         (json!({"name": "a", "dead_letter_queue": "a.b"}), "function.function.invalid", "dead_letter_queue: must be"),
         (json!({"name": "a", "triggers": [{}]}), "function.function.invalid", "triggers[0].source: give"),
         (json!({"name": "a", "triggers": [{"type": "a*b"}]}), "function.function.invalid", "triggers[0].type: "),
-        (json!({"name": "a", "triggers": [{"type": "t"}, {"type": "t", "filter": nested}]}), "function.function.invalid", "triggers[1].filter: is nested"),
-        (json!({"name": "a", "triggers": vec![json!({"type": "t"}); 51]}), "function.function.invalid", "triggers: are 51"),
+        (
+            json!({"name": "a", "triggers": [{"type": "t"}, {"type": "t", "filter": nested}]}),
+            "function.function.invalid",
+            "triggers[1].filter: is nested",
+        ),
+        (
+            json!({"name": "a", "triggers": vec![json!({"type": "t"}); 51]}),
+            "function.function.invalid",
+            "triggers: are 51",
+        ),
         (json!({"name": "a", "code": {}}), "function.code.invalid", "either 'source' or 'zip'"),
         (json!({"name": "a", "code": {"source": "x", "zip": ""}}), "function.code.invalid", "either"),
         (json!({"name": "a", "code": {"source": "  \n"}}), "function.code.invalid", "the source is empty"),
@@ -102,8 +142,16 @@ async fn a_wrong_trigger_says_why() {
     for (body, code, says) in [
         (json!({"type": "t"}), "function.request.invalid_body", "missing field `function`"),
         (json!({"function": "f", "kind": "t"}), "function.request.invalid_body", "unknown field `kind`"),
-        (json!({"function": "f", "type": "t", "filter": {"exact": {"a": 1}}}), "function.request.invalid_body", "filter.exact.a"),
-        (json!({"function": "nobody", "type": "t"}), "function.trigger.invalid", "function: there is no function 'nobody'"),
+        (
+            json!({"function": "f", "type": "t", "filter": {"exact": {"a": 1}}}),
+            "function.request.invalid_body",
+            "filter.exact.a",
+        ),
+        (
+            json!({"function": "nobody", "type": "t"}),
+            "function.trigger.invalid",
+            "function: there is no function 'nobody'",
+        ),
         (json!({"function": "a/b", "type": "t"}), "function.trigger.invalid", "function: "),
         (json!({"function": "f"}), "function.trigger.invalid", "source: give"),
         (json!({"function": "f", "type": ""}), "function.trigger.invalid", "type: must be"),
@@ -114,7 +162,10 @@ async fn a_wrong_trigger_says_why() {
         answer.is_error(400, code);
         assert!(answer.error().1.contains(says), "{body}: {}", answer.text());
     }
-    service.post("/v1/triggers", &json!({"function": "f", "type": "x".repeat(2 << 20)})).await.is_error(413, "function.request.too_large");
+    service
+        .post("/v1/triggers", &json!({"function": "f", "type": "x".repeat(2 << 20)}))
+        .await
+        .is_error(413, "function.request.too_large");
 }
 
 /// Every route that reads JSON.
@@ -131,7 +182,9 @@ async fn malformed_json_is_told_with_its_place_on_every_route() {
     service.function("f").await;
     let routes = JSON_ROUTES.into_iter().chain([(Method::POST, "/v1/functions/f/invocations")]);
     for (method, path) in routes {
-        for text in ["{", "{\"name\": }", "{'a': 1}", "nul", "{} {}", "\u{feff}{}", "{\"a\": \"\u{1}\"}", &"[".repeat(500)] {
+        for text in
+            ["{", "{\"name\": }", "{'a': 1}", "nul", "{} {}", "\u{feff}{}", "{\"a\": \"\u{1}\"}", &"[".repeat(500)]
+        {
             let asked = request(method.clone(), path)
                 .header("content-type", "application/json")
                 .body(Body::from(text.to_owned()))
@@ -228,7 +281,16 @@ async fn unknown_and_wrong_query_parameters_are_refused_by_name() {
 #[tokio::test]
 async fn names_that_cannot_be_are_not_found_rather_than_a_fault() {
     let service = Service::new().await;
-    for name in ["a%2Fb", "na%C3%AFve", "%00", "..%2F..%2Fetc", "%E6%97%A5", "01900000-0000-7000-8000-000000000000", "%20", &"x".repeat(5000)] {
+    for name in [
+        "a%2Fb",
+        "na%C3%AFve",
+        "%00",
+        "..%2F..%2Fetc",
+        "%E6%97%A5",
+        "01900000-0000-7000-8000-000000000000",
+        "%20",
+        &"x".repeat(5000),
+    ] {
         for (method, path, code) in [
             (Method::GET, format!("/v1/functions/{name}"), "function.function.not_found"),
             (Method::DELETE, format!("/v1/functions/{name}"), "function.function.not_found"),
@@ -254,18 +316,17 @@ async fn a_body_over_the_limit_is_refused_whether_it_is_announced_or_not() {
     let service = Service::new().await;
     service.function("f").await;
     let text = Value::String("x".repeat(7 << 20)).to_string();
-    for (method, path) in [
-        (Method::POST, "/v1/triggers"),
-        (Method::POST, "/v1/events"),
-        (Method::POST, "/v1/functions/f/invocations"),
-    ] {
+    for (method, path) in
+        [(Method::POST, "/v1/triggers"), (Method::POST, "/v1/events"), (Method::POST, "/v1/functions/f/invocations")]
+    {
         let announced = request(method.clone(), path)
             .header("content-type", "application/json")
             .header("content-length", text.len())
             .body(Body::from(text.clone()))
             .unwrap();
         service.send(announced).await.is_error(413, "function.request.too_large");
-        let pieces: Vec<_> = text.as_bytes().chunks(64 << 10).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+        let pieces: Vec<_> =
+            text.as_bytes().chunks(64 << 10).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
         let streamed = request(method.clone(), path)
             .header("content-type", "application/json")
             .body(Body::from_stream(futures::stream::iter(pieces)))

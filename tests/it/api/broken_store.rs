@@ -78,7 +78,12 @@ impl Store for BrokenStore {
     async fn execution(&self, _: &Scope, _: ExecutionId) -> Result<Execution> {
         broken()
     }
-    async fn executions(&self, _: &Scope, _: &ExecutionFilter, _: &PageRequest<ExecutionSort>) -> Result<Page<Execution>> {
+    async fn executions(
+        &self,
+        _: &Scope,
+        _: &ExecutionFilter,
+        _: &PageRequest<ExecutionSort>,
+    ) -> Result<Page<Execution>> {
         broken()
     }
     async fn due_executions(&self, _: Timestamp, _: usize, _: &[FunctionId]) -> Result<Vec<Execution>> {

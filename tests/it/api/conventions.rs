@@ -221,8 +221,7 @@ async fn a_panic_is_a_500_that_tells_nothing_but_the_request_id() {
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_a_503_with_a_time_to_try_again() {
-    let service =
-        Service::on(std::sync::Arc::new(BrokenStore), TempDir::new().unwrap(), ApiOptions::default(), None);
+    let service = Service::on(std::sync::Arc::new(BrokenStore), TempDir::new().unwrap(), ApiOptions::default(), None);
     let id = "01900000-0000-7000-8000-000000000000";
     for (method, path, body) in [
         (Method::GET, "/v1/functions".to_owned(), Value::Null),
@@ -258,7 +257,8 @@ async fn the_health_check_answers_as_oslo_middleware_does() {
     let options =
         ApiOptions { healthcheck_disable_file: Some(file.to_str().unwrap().to_owned()), ..ApiOptions::default() };
     let service = Service::with(options, None).await;
-    let ask = |method, path: &str, accept: &str| request(method, path).header("accept", accept).body(Body::empty()).unwrap();
+    let ask =
+        |method, path: &str, accept: &str| request(method, path).header("accept", accept).body(Body::empty()).unwrap();
     let plain = service.send(ask(Method::GET, "/healthcheck", "*/*")).await;
     assert_eq!((plain.status.as_u16(), plain.text().as_str()), (200, "OK"));
     let as_json = service.send(ask(Method::GET, "/healthcheck", "application/json")).await;

@@ -31,7 +31,8 @@ async fn events_come_in_every_mode_and_get_the_callers_project() {
     let batch = json!([{"id": "3", "source": "s", "type": "t"}, {"id": "4", "source": "s", "type": "t"}]);
     let batch = post(&service, "application/cloudevents-batch+json", &[], batch.to_string()).await;
     assert_eq!(batch.json()["events"], json!([{"id": "3", "message_id": "m2"}, {"id": "4", "message_id": "m3"}]));
-    let head = [("ce-specversion", "1.0"), ("ce-id", "5"), ("ce-source", "s"), ("ce-type", "t"), ("ce-subject", "a%20b")];
+    let head =
+        [("ce-specversion", "1.0"), ("ce-id", "5"), ("ce-source", "s"), ("ce-type", "t"), ("ce-subject", "a%20b")];
     assert_eq!(post(&service, "application/json", &head, "{\"a\": 1}").await.json()["events"][0]["id"], "5");
     assert_eq!(post(&service, "text/plain", &head, "hello").await.status, 202);
     assert_eq!(post(&service, "application/octet-stream", &head, &b"\xff\x00"[..]).await.status, 202);
@@ -60,10 +61,28 @@ async fn what_is_no_event_is_refused_and_nothing_of_its_batch_is_posted() {
         (single, json!({"source": "", "type": "t"}), 400, "function.event.invalid", "source: must be"),
         (single, json!({"source": 1, "type": "t"}), 400, "function.event.invalid", "source: must be a string"),
         (single, json!({"source": "s", "type": "t", "time": "x"}), 400, "function.event.invalid", "time: "),
-        (single, json!({"source": "s", "type": "t", "specversion": "2.0"}), 400, "function.event.invalid", "specversion: "),
+        (
+            single,
+            json!({"source": "s", "type": "t", "specversion": "2.0"}),
+            400,
+            "function.event.invalid",
+            "specversion: ",
+        ),
         (single, json!({"source": "s", "type": "t", "Bad Name": 1}), 400, "function.event.invalid", "'Bad Name'"),
-        (single, json!({"source": "s", "type": "t", "projectid": "other"}), 403, "function.event.foreign_project", "'demo'"),
-        (single, json!({"source": "s", "type": "t", "data": "x".repeat(256 << 10)}), 413, "function.event.too_large", "at most"),
+        (
+            single,
+            json!({"source": "s", "type": "t", "projectid": "other"}),
+            403,
+            "function.event.foreign_project",
+            "'demo'",
+        ),
+        (
+            single,
+            json!({"source": "s", "type": "t", "data": "x".repeat(256 << 10)}),
+            413,
+            "function.event.too_large",
+            "at most",
+        ),
         (batch, json!({}), 400, "function.request.invalid_body", "expected a sequence"),
         (batch, json!([]), 400, "function.event.invalid", "1 to 100 events"),
         (batch, Value::Array(vec![good.clone(); 101]), 400, "function.event.invalid", "1 to 100 events"),

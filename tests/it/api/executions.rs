@@ -131,7 +131,8 @@ async fn a_page_of_large_records_ends_early_and_leads_on() {
     let page = page.json();
     let first = ids(&page);
     assert!(first.len() < 120);
-    let next = page["executions_links"][0]["href"].as_str().unwrap().strip_prefix("http://api.test").unwrap().to_owned();
+    let next =
+        page["executions_links"][0]["href"].as_str().unwrap().strip_prefix("http://api.test").unwrap().to_owned();
     let rest = ids(&service.get(&next).await.json());
     assert_eq!(first.len() + rest.len(), 120);
 }
@@ -152,10 +153,14 @@ async fn a_log_is_read_as_lines_or_as_json() {
     service.log(&execution, 2, 0, &["say \"four\""]).await;
     let text = service.send(read("", "*/*")).await;
     assert_eq!(text.header("content-type"), "text/plain; charset=utf-8");
-    let lines: Vec<_> = ["one", "two", "three", "say \"four\""].iter().map(|text| format!("{} stdout {text}\n", at(0))).collect();
+    let lines: Vec<_> =
+        ["one", "two", "three", "say \"four\""].iter().map(|text| format!("{} stdout {text}\n", at(0))).collect();
     assert_eq!(text.text(), lines.concat());
     let as_json = service.send(read("", "application/json")).await.json();
-    assert_eq!(as_json["log"][3], json!({"attempt": 2, "at": at(0).to_string(), "stream": "stdout", "text": "say \"four\""}));
+    assert_eq!(
+        as_json["log"][3],
+        json!({"attempt": 2, "at": at(0).to_string(), "stream": "stdout", "text": "say \"four\""})
+    );
     assert_eq!(as_json["log"].as_array().unwrap().len(), 4);
     assert_eq!(service.send(read("?attempt=1", "*/*")).await.text(), lines[..3].concat());
     assert_eq!(service.send(read("?attempt=2", "application/json")).await.json()["log"].as_array().unwrap().len(), 1);
@@ -183,7 +188,8 @@ async fn a_followed_log_goes_on_until_the_execution_is_finished() {
     let mut execution = service.execution(&function, at(0)).await;
     service.log(&execution, 1, 0, &["first"]).await;
     let path = format!("/v1/executions/{}/log?follow=true", execution.id);
-    let (status, mut pieces) = Pieces::of(&service.router, request(Method::GET, &path).body(Body::empty()).unwrap()).await;
+    let (status, mut pieces) =
+        Pieces::of(&service.router, request(Method::GET, &path).body(Body::empty()).unwrap()).await;
     assert_eq!(status, 200);
     assert!(pieces.next().await.unwrap().ends_with("stdout first\n"));
     start(&service, &mut execution, WorkerId::generate()).await;
@@ -257,8 +263,11 @@ async fn what_a_worker_runs_is_cancelled_through_its_gateway() {
     let (answer, ()) = tokio::join!(service.send(json_request(Method::POST, &path, &Value::Null)), async {
         let said = gateway.next().await;
         let Message::Cancel { call, .. } = said.message else { panic!("{:?}", said.message) };
-        let change =
-            Change::Succeed { at: clock::now(), result: Payload::from_value(&Value::Null), measures: Measures::default() };
+        let change = Change::Succeed {
+            at: clock::now(),
+            result: Payload::from_value(&Value::Null),
+            measures: Measures::default(),
+        };
         apply(&service, &mut execution, change).await;
         said.answer(Message::Cancelled { call, found: false }, b"").await;
     });
@@ -306,5 +315,8 @@ async fn only_what_was_given_up_is_redriven() {
     fail(&service, &mut second, worker).await;
     assert_eq!(service.delete("/v1/functions/f").await.status, 204);
     let path = format!("/v1/executions/{}/redrive", second.id);
-    service.send(json_request(Method::POST, &path, &Value::Null)).await.is_error(409, "function.execution.function_gone");
+    service
+        .send(json_request(Method::POST, &path, &Value::Null))
+        .await
+        .is_error(409, "function.execution.function_gone");
 }

@@ -35,7 +35,9 @@ async fn a_function_is_made_shown_changed_and_removed() {
         let shown = service.get(&format!("/v1/functions/{name}")).await;
         assert_eq!((shown.status.as_u16(), shown.json()), (200, made.json()));
     }
-    let changed = service.patch("/v1/functions/thumb", &json!({"memory": null, "timeout": 7, "retry": {"max_attempts": 9}})).await;
+    let changed = service
+        .patch("/v1/functions/thumb", &json!({"memory": null, "timeout": 7, "retry": {"max_attempts": 9}}))
+        .await;
     assert_eq!(changed.status, 200, "{}", changed.text());
     assert_eq!(changed.header("etag"), "\"2\"");
     let changed = changed.json();
@@ -52,8 +54,14 @@ async fn a_function_is_made_shown_changed_and_removed() {
 async fn what_is_not_said_has_its_default() {
     let service = Service::new().await;
     let python = service.post("/v1/functions", &json!({"name": "p"})).await.json();
-    assert_eq!((&python["runtime"], &python["handler"], &python["code"]), (&json!("python3"), &json!("main.handler"), &Value::Null));
-    assert_eq!((&python["memory"], &python["timeout"], &python["max_concurrency"]), (&json!(128), &json!(30), &Value::Null));
+    assert_eq!(
+        (&python["runtime"], &python["handler"], &python["code"]),
+        (&json!("python3"), &json!("main.handler"), &Value::Null)
+    );
+    assert_eq!(
+        (&python["memory"], &python["timeout"], &python["max_concurrency"]),
+        (&json!(128), &json!(30), &Value::Null)
+    );
     let provided = service.post("/v1/functions", &json!({"name": "b", "runtime": "provided"})).await.json();
     assert_eq!(provided["handler"], "bootstrap");
 }
@@ -117,7 +125,8 @@ async fn a_stale_revision_is_refused_and_a_star_is_not() {
     assert_eq!(service.send(with(Method::PATCH, "*", &json!({"timeout": 8}))).await.header("etag"), "\"3\"");
     // A change that changes nothing makes no revision.
     assert_eq!(service.patch("/v1/functions/f", &json!({"timeout": 8})).await.header("etag"), "\"3\"");
-    let unchanged = request(Method::GET, "/v1/functions/f").header("if-none-match", "\"3\"").body(Body::empty()).unwrap();
+    let unchanged =
+        request(Method::GET, "/v1/functions/f").header("if-none-match", "\"3\"").body(Body::empty()).unwrap();
     assert_eq!(service.send(unchanged).await.status, 304);
     assert_eq!(service.send(with(Method::DELETE, "\"3\"", &Value::Null)).await.status, 204);
 }
@@ -126,12 +135,16 @@ async fn a_stale_revision_is_refused_and_a_star_is_not() {
 async fn changes_at_the_same_moment_are_all_made() {
     let service = Service::new().await;
     service.function("f").await;
-    let bodies = [json!({"timeout": 9}), json!({"memory": 512}), json!({"description": "x"}), json!({"max_concurrency": 2})];
+    let bodies =
+        [json!({"timeout": 9}), json!({"memory": 512}), json!({"description": "x"}), json!({"max_concurrency": 2})];
     let answers = futures::future::join_all(bodies.iter().map(|body| service.patch("/v1/functions/f", body))).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
     let function = service.get("/v1/functions/f").await.json();
     assert_eq!(function["revision"], 5);
-    assert_eq!((&function["timeout"], &function["memory"], &function["description"]), (&json!(9), &json!(512), &json!("x")));
+    assert_eq!(
+        (&function["timeout"], &function["memory"], &function["description"]),
+        (&json!(9), &json!(512), &json!("x"))
+    );
 }
 
 #[tokio::test]
@@ -186,13 +199,19 @@ async fn code_comes_in_every_way_and_goes_out_the_same() {
 
     // The same bytes are the same package and no new revision, whichever way they come.
     let form = |filename: &str, content: &[u8]| {
-        let mut body = format!("--b\r\ncontent-disposition: form-data; name=\"data\"; filename=\"{filename}\"\r\n\r\n").into_bytes();
+        let mut body = format!("--b\r\ncontent-disposition: form-data; name=\"data\"; filename=\"{filename}\"\r\n\r\n")
+            .into_bytes();
         body.extend_from_slice(content);
         body.extend_from_slice(b"\r\n--b--\r\n");
         put("multipart/form-data; boundary=b", body)
     };
     let by_json = json_request(Method::PATCH, "/v1/functions/f", &json!({"code": {"source": source}}));
-    for upload in [put("application/zip", package.body.to_vec()), form("x.py", source.as_bytes()), form("x.zip", &package.body), by_json] {
+    for upload in [
+        put("application/zip", package.body.to_vec()),
+        form("x.py", source.as_bytes()),
+        form("x.zip", &package.body),
+        by_json,
+    ] {
         let answer = service.send(upload).await;
         assert_eq!((answer.status.as_u16(), answer.header("etag")), (200, "\"2\""), "{}", answer.text());
     }
@@ -253,12 +272,30 @@ async fn forms_are_read_with_care() {
     for (what, kind, body, status, code) in [
         ("good", "multipart/form-data; boundary=b", format!("{good}--b--\r\n"), 200, ""),
         ("no boundary", "multipart/form-data", String::new(), 400, "function.request.invalid_header"),
-        ("other field", "multipart/form-data; boundary=b", part("name=\"code\"", "x") + "--b--\r\n", 400, "function.code.invalid"),
+        (
+            "other field",
+            "multipart/form-data; boundary=b",
+            part("name=\"code\"", "x") + "--b--\r\n",
+            400,
+            "function.code.invalid",
+        ),
         ("twice", "multipart/form-data; boundary=b", format!("{good}{good}--b--\r\n"), 400, "function.code.invalid"),
         ("none", "multipart/form-data; boundary=b", "--b--\r\n".to_owned(), 400, "function.code.invalid"),
         ("cut off", "multipart/form-data; boundary=b", good.clone(), 400, "function.request.malformed"),
-        ("other type", "multipart/form-data; boundary=b", part("name=\"data\"; filename=\"a.exe\"", "MZ") + "--b--\r\n", 400, "function.code.invalid"),
-        ("large", "multipart/form-data; boundary=b", part("name=\"data\"; filename=\"a.py\"", &"#".repeat(1 << 21)) + "--b--\r\n", 413, "function.code.too_large"),
+        (
+            "other type",
+            "multipart/form-data; boundary=b",
+            part("name=\"data\"; filename=\"a.exe\"", "MZ") + "--b--\r\n",
+            400,
+            "function.code.invalid",
+        ),
+        (
+            "large",
+            "multipart/form-data; boundary=b",
+            part("name=\"data\"; filename=\"a.py\"", &"#".repeat(1 << 21)) + "--b--\r\n",
+            413,
+            "function.code.too_large",
+        ),
         ("large noise", "multipart/form-data; boundary=b", "x".repeat(4 << 20), 413, "function.code.too_large"),
     ] {
         let put = request(Method::PUT, "/v1/functions/f/code").header("content-type", kind);
@@ -277,7 +314,10 @@ async fn triggers_bind_events_to_functions() {
     let service = Service::new().await;
     let function = service.function("f").await;
     let made = service
-        .post("/v1/triggers", &json!({"function": "f", "source": "a", "type": "b", "filter": {"exact": {"data.k": "v"}}}))
+        .post(
+            "/v1/triggers",
+            &json!({"function": "f", "source": "a", "type": "b", "filter": {"exact": {"data.k": "v"}}}),
+        )
         .await;
     assert_eq!(made.status, 201, "{}", made.text());
     let trigger = made.json();

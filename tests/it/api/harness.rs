@@ -13,9 +13,7 @@ use lambda_openstack::clock;
 use lambda_openstack::config::ApiOptions;
 use lambda_openstack::model::execution::{EventSummary, LogChunk, LogLine, LogStream, Origin};
 use lambda_openstack::model::worker::{Worker, WorkerState};
-use lambda_openstack::model::{
-    Event, Execution, ExecutionId, Function, ProjectId, RequestId, Timestamp, WorkerId,
-};
+use lambda_openstack::model::{Event, Execution, ExecutionId, Function, ProjectId, RequestId, Timestamp, WorkerId};
 use lambda_openstack::store::sqlite::SqliteStore;
 use lambda_openstack::store::{FunctionRef, Scope, Store};
 use lambda_openstack::task::Tasks;

@@ -166,7 +166,8 @@ async fn without_a_worker_nothing_is_run_and_the_caller_is_told() {
     assert!(!answer.header("retry-after").is_empty());
     let code = service.post("/v1/functions", &json!({"name": "empty"})).await;
     assert_eq!(code.status, 201);
-    let answer = service.send(request(Method::POST, "/v1/functions/empty/invocations").body(Body::empty()).unwrap()).await;
+    let answer =
+        service.send(request(Method::POST, "/v1/functions/empty/invocations").body(Body::empty()).unwrap()).await;
     answer.is_error(409, "function.invocation.without_code");
 }
 
@@ -198,7 +199,10 @@ async fn a_call_that_does_not_wait_is_kept_and_a_worker_is_told() {
     let id = answer.header("x-execution-id").to_owned();
     assert_eq!(answer.header("location"), format!("http://api.test/v1/executions/{id}"));
     let row = answer.json();
-    assert_eq!((&row["id"], &row["state"], &row["origin"]["kind"]), (&json!(id), &json!("queued"), &json!("async_invocation")));
+    assert_eq!(
+        (&row["id"], &row["state"], &row["origin"]["kind"]),
+        (&json!(id), &json!("queued"), &json!("async_invocation"))
+    );
     assert_eq!(row["event"], json!({"id": "e1", "source": "s", "type": "t", "subject": null}));
     let stored = service.store.execution(&Scope::All, id.parse().unwrap()).await.unwrap();
     assert_eq!((stored.state, stored.worker), (ExecutionState::Queued, None));
