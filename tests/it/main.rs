@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod api;
 mod architecture;
 mod cli;
 mod config;
 mod program;
 mod queue;
 mod service;
+mod support;
