@@ -14,7 +14,7 @@ pub enum Form {
     Address,
     /// An http or https address without query.
     HttpUrl,
-    /// Where the database is.
+    /// Where the database is; empty where the program knows by itself.
     Connection,
     /// A queue's name, as Zaqar allows it.
     QueueName,
@@ -61,7 +61,7 @@ impl fmt::Display for Form {
             Self::OneOf(words) => return write!(f, "one of {}", words.join(", ")),
             Self::Address => "an IP address and a port, such as 127.0.0.1:9070",
             Self::HttpUrl => "an address such as http://host:port, without query or user",
-            Self::Connection => "mongodb://host[:port][,…]/database or sqlite:///absolute/path",
+            Self::Connection => "empty, mongodb://host[:port][,…]/database or sqlite:///absolute/path",
             Self::QueueName => "a queue's name: 1 to 64 letters, digits, - and _",
             Self::Word => "a word of at most 255 characters, without space",
             Self::Path => "a path",
@@ -217,8 +217,8 @@ mod tests {
             ),
             (
                 Form::Connection,
-                &["sqlite:///x", "mongodb://h/d", "mongodb://u:p@h:1,i:2/d?replicaSet=r", "mongodb+srv://h/d"],
-                &["", "sqlite://x", "sqlite:///", "mongodb://h", "mongodb://h/", "mongodb:///d", "mysql://h/d"],
+                &["", "sqlite:///x", "mongodb://h/d", "mongodb://u:p@h:1,i:2/d?replicaSet=r", "mongodb+srv://h/d"],
+                &["sqlite://x", "sqlite:///", "mongodb://h", "mongodb://h/", "mongodb:///d", "mysql://h/d"],
             ),
             (Form::QueueName, &["lambda-events", "A_1"], &["", "a b", "a/b", "é", &"q".repeat(65)]),
             (Form::Word, &["demo", "d\u{e9}mo"], &["", "a b", "a\u{7}"]),
