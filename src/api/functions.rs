@@ -200,6 +200,7 @@ pub(super) async fn delete(
     let expected = precondition.is_strict().then_some(function.revision);
     match api.store.delete_function(&caller.scope(), function.id, expected).await {
         Ok(()) => {
+            api.gateways.function_changed(function.id).await;
             tracing::info!(function.id = %function.id, "function {} is deleted", function.name);
             Ok(StatusCode::NO_CONTENT)
         }
@@ -242,7 +243,10 @@ pub(super) async fn change(
         next.revision += 1;
         next.updated_at = clock::now();
         match api.store.replace_function(&caller.scope(), &next, found.revision).await {
-            Ok(()) => return Ok(next),
+            Ok(()) => {
+                api.gateways.function_changed(next.id).await;
+                return Ok(next);
+            }
             Err(StoreError::Stale) if precondition.is_strict() => return Err(stale()),
             Err(StoreError::Stale) => {}
             Err(StoreError::NotFound(_)) => return Err(missing(name)),

@@ -1,6 +1,7 @@
 //! How the API reaches workers: one multiplexed connection to each gateway, kept while it is good; which worker a call
 //! goes to; and what may be tried again. A call that may have reached a worker is never sent a second time.
 
+mod announce;
 mod choose;
 mod connection;
 

@@ -1,7 +1,8 @@
 //! Instances as child processes of this one: the agent is started beside the worker. For a laptop and for tests. What
 //! separates projects here is user ids, where the service runs as root; it is no security boundary.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,6 +17,8 @@ use crate::model::InstanceId;
 
 /// User ids that one instance takes: as many as it may have sandboxes.
 const USERS_PER_INSTANCE: u32 = 1000;
+/// Ranges of user ids on one machine.
+const SLOTS: u32 = 1000;
 /// Time that an agent has to end its sandboxes after SIGTERM, before it is killed.
 const END_WITHIN: Duration = Duration::from_secs(3);
 /// Time for cleaning up after an agent that was killed.
@@ -46,7 +49,39 @@ pub struct LocalDriver {
 #[derive(Debug, Default)]
 struct Children {
     running: HashMap<InstanceId, Child>,
-    slots: BTreeSet<u32>,
+    users: HashMap<InstanceId, Users>,
+}
+
+/// A range of user ids that no other service on this machine uses for as long as this lives. A sandbox's end kills
+/// everything that runs as its user, so a range must not be shared, not even by services that do not know each other.
+#[derive(Debug)]
+struct Users {
+    slot: u32,
+    /// Locked while it is open.
+    _lock: File,
+}
+
+impl Users {
+    /// Takes the first range that is free.
+    fn take(dir: &Path) -> io::Result<Self> {
+        (0..SLOTS)
+            .find_map(|slot| Self::take_slot(dir, slot).transpose())
+            .unwrap_or_else(|| Err(io::Error::other("every range of user ids is in use")))
+    }
+
+    /// Takes this range; none if somebody has it.
+    fn take_slot(dir: &Path, slot: u32) -> io::Result<Option<Self>> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        if !dir.exists() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        let lock = File::create(dir.join(slot.to_string()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { slot, _lock: lock })),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 impl LocalDriver {
@@ -70,9 +105,20 @@ impl LocalDriver {
         self.options.work_dir.join(id.to_string())
     }
 
-    async fn clean(&self, dir: &Path, uid_base: u32) -> Result<(), DriverError> {
+    fn users_dir() -> PathBuf {
+        std::env::temp_dir().join(format!("lambda-sandbox-users-{}", nix::unistd::geteuid()))
+    }
+
+    fn uid_base(&self, users: &Users) -> u32 {
+        self.options.uid_base + users.slot * USERS_PER_INSTANCE
+    }
+
+    async fn clean(&self, dir: &Path, users: Option<&Users>) -> Result<(), DriverError> {
         let mut command = Command::new(&self.options.agent);
-        command.arg("clean").arg("--work-dir").arg(dir).args(["--uid-base", &uid_base.to_string()]);
+        command.arg("clean").arg("--work-dir").arg(dir);
+        if let Some(users) = users {
+            command.args(["--uid-base", &self.uid_base(users).to_string()]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
         let status = tokio::time::timeout(CLEAN_WITHIN, command.status())
             .await
@@ -103,13 +149,13 @@ impl Driver for LocalDriver {
         if children.running.contains_key(&spec.id) {
             return Ok(());
         }
-        let slot = (0..).find(|slot| !children.slots.contains(slot)).unwrap_or_default();
         let dir = self.dir(spec.id);
         let unavailable = |error: io::Error| DriverError::Unavailable(error.into());
         std::fs::create_dir_all(&dir).map_err(unavailable)?;
         open_for_search(&dir).map_err(unavailable)?;
-        std::fs::write(dir.join(SLOT_FILE), slot.to_string()).map_err(unavailable)?;
-        let uid_base = self.options.uid_base + slot * USERS_PER_INSTANCE;
+        let users = Users::take(&Self::users_dir()).map_err(unavailable)?;
+        std::fs::write(dir.join(SLOT_FILE), users.slot.to_string()).map_err(unavailable)?;
+        let uid_base = self.uid_base(&users);
         let mut command = Command::new(&self.options.agent);
         command
             .arg("run")
@@ -132,7 +178,7 @@ impl Driver for LocalDriver {
         let child = command.spawn().map_err(|error| {
             DriverError::Misconfigured(format!("{} cannot be started: {error}", self.options.agent.display()))
         })?;
-        children.slots.insert(slot);
+        children.users.insert(spec.id, users);
         children.running.insert(spec.id, child);
         Ok(())
     }
@@ -154,17 +200,21 @@ impl Driver for LocalDriver {
     }
 
     async fn delete(&self, id: InstanceId) -> Result<(), DriverError> {
-        let child = self.children.lock().await.running.remove(&id);
+        let (child, users) = {
+            let mut children = self.children.lock().await;
+            (children.running.remove(&id), children.users.remove(&id))
+        };
         if let Some(mut child) = child {
             end(&mut child).await.map_err(|error| DriverError::Unavailable(error.into()))?;
         }
         let dir = self.dir(id);
         if dir.exists() {
-            let slot =
-                std::fs::read_to_string(dir.join(SLOT_FILE)).ok().and_then(|text| text.trim().parse::<u32>().ok());
-            let slot = slot.unwrap_or_default();
-            self.clean(&dir, self.options.uid_base + slot * USERS_PER_INSTANCE).await?;
-            self.children.lock().await.slots.remove(&slot);
+            // Of a former run: its range is cleaned unless somebody else has it by now.
+            let users = users.or_else(|| {
+                let slot = std::fs::read_to_string(dir.join(SLOT_FILE)).ok()?.trim().parse().ok()?;
+                Users::take_slot(&Self::users_dir(), slot).ok().flatten()
+            });
+            self.clean(&dir, users.as_ref()).await?;
         }
         Ok(())
     }
