@@ -35,6 +35,8 @@ impl LogBuffer {
             Stream::Stdout => (&mut self.stdout, LogStream::Stdout),
             Stream::Stderr => (&mut self.stderr, LogStream::Stderr),
             Stream::Platform => {
+                // What the agent says of the attempt it says after what the process wrote.
+                self.end_lines();
                 self.add(LogStream::Platform, at, piece);
                 return;
             }
