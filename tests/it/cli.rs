@@ -1,6 +1,5 @@
 //! The `lambda` program itself against a service that is played: what each command asks for, what it shows, and how it
 //! ends.
-#![expect(clippy::unwrap_used, reason = "clippy sees only functions with #[test] as tests")]
 
 mod contract;
 
