@@ -125,6 +125,14 @@ const STYLE: TableStyle = TableStyle::new()
     .bottom_border(LineStyle::new('+', '-', '+', '+'));
 
 impl OutputArgs {
+    /// Checks the columns that are asked for. Commands that change something do so before they change it.
+    ///
+    /// # Errors
+    /// When a column is asked for that is not there.
+    pub fn check(&self, columns: &[Column]) -> Result<()> {
+        self.chosen(columns).map(drop)
+    }
+
     /// Writes a list to standard output.
     ///
     /// # Errors
