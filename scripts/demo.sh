@@ -22,7 +22,8 @@ cleanup() {
     kill -KILL "$SERVICE" 2>/dev/null || true
     wait "$SERVICE" 2>/dev/null || true
   fi
-  if [ "$status" != 0 ] && [ -s "$WORK/service.log" ]; then
+  # Who stops the demo knows why.
+  if [ "$status" != 0 ] && [ "$status" -lt 128 ] && [ -s "$WORK/service.log" ]; then
     echo "--- the end of the service's log" >&2
     tail -n 20 "$WORK/service.log" >&2
   fi
@@ -168,10 +169,14 @@ print("made in {} ms".format(record["duration_ms"]))'
 heading 'A call that waits for its answer, to a function written in plain sh'
 try lambda function invoke shell --data '{"text": "any program can be a function"}'
 
+heading 'The first event again: its sandboxes are warm now'
+try lambda event post --source test-service --type file.created --data '{"name": "a.txt", "content": "to be"}' --wait
+
 heading 'Stopping'
 kill -TERM "$SERVICE"
 status=0
 wait "$SERVICE" || status=$?
 SERVICE=
 [ "$status" = 0 ] || die "the service ended with exit code $status"
-echo "The service ended by itself; $WORK is removed. It all took $((SECONDS - begun)) s."
+if pgrep -f "$WORK/" >/dev/null; then die "processes are left: $(pgrep -f "$WORK/" | xargs)"; fi
+echo "The service ended by itself; nothing of it runs any more, $WORK is removed. It all took $((SECONDS - begun)) s."

@@ -82,6 +82,7 @@ impl Command {
     /// As [`CliError`] says.
     pub async fn run(self, client: &Client) -> Result<()> {
         let Self::Post(args) = self;
+        args.output.check(if args.wait { execution::COLUMNS } else { COLUMNS })?;
         let (content_type, body) = args.body()?;
         let mut answer = client.post(&["events"]).body(content_type, body).json_answer().await?;
         let Value::Array(events) = answer["events"].take() else {

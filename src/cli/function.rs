@@ -240,6 +240,7 @@ async fn list(client: &Client, args: ListArgs) -> Result<()> {
 }
 
 async fn create(client: &Client, args: CreateArgs) -> Result<()> {
+    args.output.check(COLUMNS)?;
     let package = args.code.as_deref().map(|path| package::read(path, &args.runtime)).transpose()?;
     let mut body = args.attributes.document();
     body.insert("name".to_owned(), json!(args.name));
@@ -296,6 +297,7 @@ fn moved_handler(package: &Package, function: &Value) -> Option<String> {
 }
 
 async fn set(client: &Client, args: SetArgs) -> Result<()> {
+    args.output.check(COLUMNS)?;
     let mut change = args.attributes.document();
     let optional = [("name", &args.name), ("runtime", &args.runtime)];
     change.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?)))));

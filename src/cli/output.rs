@@ -125,6 +125,14 @@ const STYLE: TableStyle = TableStyle::new()
     .bottom_border(LineStyle::new('+', '-', '+', '+'));
 
 impl OutputArgs {
+    /// Checks the columns that are asked for. Commands that change something do so before they change it.
+    ///
+    /// # Errors
+    /// When a column is asked for that is not there.
+    pub fn check(&self, columns: &[Column]) -> Result<()> {
+        self.chosen(columns).map(drop)
+    }
+
     /// Writes a list to standard output.
     ///
     /// # Errors
@@ -257,7 +265,11 @@ fn shown(value: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => printable(text).into_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::Array(items) if items.iter().all(plain) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
+        Value::Array(items) if items.iter().all(plain) => {
+            let items: Vec<_> = items.iter().map(|item| shown(item).trim_end().to_owned()).collect();
+            // A stack is a list of texts of several lines.
+            items.join(if items.iter().any(|item| item.contains('\n')) { "\n" } else { ", " })
+        }
         Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"),
         Value::Object(members) if members.values().all(plain) => {
             let member = |(name, value): (&String, &Value)| format!("{}='{}'", printable(name), shown(value));
@@ -384,6 +396,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!([{"id": 1, "max_age": 60}]));
         let text = output(Format::Yaml, &["name"]).object(COLUMNS, &rows()[0]).unwrap();
         assert_eq!(text, "name: thumb\n");
+    }
+
+    #[test]
+    fn a_list_in_a_cell_stands_in_one_line_unless_its_texts_do_not() {
+        assert_eq!(shown(&json!(["a", 1, true])), "a, 1, true");
+        assert_eq!(shown(&json!(["  in f\n    g()\n", "  in g\n"])), "  in f\n    g()\n  in g");
+        assert_eq!(shown(&json!([{"a": [1]}, {"b": null}])), "{\"a\":[1]}\n{\"b\":null}");
     }
 
     #[test]

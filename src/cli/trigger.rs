@@ -118,6 +118,7 @@ impl Command {
     pub async fn run(self, client: &Client) -> Result<()> {
         match self {
             Self::Create(args) => {
+                args.output.check(COLUMNS)?;
                 let Some(mut body) = args.binding.trigger()? else {
                     return Err(CliError::Usage("say which events: --source, --type or --filter".to_owned()));
                 };

@@ -1,6 +1,5 @@
 //! The `lambda` program itself against a service that is played: what each command asks for, what it shows, and how it
 //! ends.
-#![expect(clippy::unwrap_used, reason = "clippy sees only functions with #[test] as tests")]
 
 mod contract;
 
@@ -440,6 +439,12 @@ async fn what_is_not_understood_is_never_sent() {
         &["function", "create", "f", "--env", "NOVALUE"],
         &["function", "create", "f", "--code", "/nowhere/main.py"],
         &["function", "create", "f", "--filter", "{"],
+        &["function", "create", "f", "-c", "nmae"],
+        &["function", "set", "f", "--memory", "64", "-c", "nmae"],
+        &["function", "invoke", "f", "--async", "-c", "nmae"],
+        &["trigger", "create", "f", "--source", "s", "-c", "nmae"],
+        &["event", "post", "--source", "s", "--type", "t", "-c", "state"],
+        &["event", "post", "--source", "s", "--type", "t", "--wait", "-c", "message_id"],
         &["function", "set", "f"],
         &["function", "show", ".."],
         &["function", "show", ""],

@@ -48,6 +48,7 @@ const COLUMNS: &[Column] = &[Column::listed("execution_id")];
 /// # Errors
 /// When the function failed, or as [`CliError`] says.
 pub async fn run(client: &Client, args: InvokeArgs) -> Result<()> {
+    args.output.check(COLUMNS)?;
     let data = json_argument("--data", &args.data)?;
     let call = client
         .post(&["functions", &args.function, "invocations"])
