@@ -134,7 +134,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         // Without it the gateway finds out by the connection's end; a gateway that does not listen is not waited for.
         let _ = timeout(LAST_WORDS, agent.host.link.flushed()).await;
     }
-    drop((helpers, connection));
+    connection.shutdown().await;
+    // The zygote ends with its keeper, before its files are removed.
+    helpers.shutdown().await;
     if let Some(groups) = &agent.host.groups {
         groups.kill_and_remove();
     }

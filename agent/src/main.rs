@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    close_inherited();
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .with_env_var("LAMBDA_AGENT_LOG")
@@ -53,6 +54,16 @@ fn run(config: Config) -> ExitCode {
             };
             complain(&chain(&error), code)
         }
+    }
+}
+
+/// Closes what our parent left open, before anything of ours is: sandboxes would inherit it.
+fn close_inherited() {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The directory's own is among them and closed already.
+        let _ = nix::unistd::close(descriptor);
     }
 }
 

@@ -42,6 +42,15 @@ PRELOAD = (
 )
 
 
+PRCTL = ctypes.CDLL(None, use_errno=True).prctl
+PRCTL.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+
+
+def control(option, value):
+    if PRCTL(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl %d" % option)
+
+
 def preload():
     import importlib
 
@@ -77,9 +86,6 @@ class Zygote:
         self.agent = agent
         self.runtime = runtime
         self.children = {}
-        self.libc = ctypes.CDLL(None, use_errno=True)
-        self.prctl = self.libc.prctl
-        self.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
         self.own_pid = os.getpid()
 
     def tell(self, message):
@@ -187,17 +193,13 @@ class Zygote:
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
             # A change of user makes /proc/self foreign; every sandbox has its own user, so nothing is given away.
-            self.control(PR_SET_DUMPABLE, 1)
-        self.control(PR_SET_NO_NEW_PRIVS, 1)
+            control(PR_SET_DUMPABLE, 1)
+        control(PR_SET_NO_NEW_PRIVS, 1)
         # After the change of user, which clears it.
-        self.control(PR_SET_PDEATHSIG, signal.SIGKILL)
+        control(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self.own_pid:
             os._exit(126)
         os.umask(0o022)
-
-    def control(self, option, value):
-        if self.prctl(option, value, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl %d" % option)
 
     def run(self, message):
         os.environ.clear()
@@ -256,7 +258,7 @@ def load_runtime(path):
 
 
 def main():
-    sys.dont_write_bytecode = True
+    control(PR_SET_PDEATHSIG, signal.SIGKILL)
     agent = socket.socket(fileno=os.dup(0))
     preload()
     runtime = load_runtime(os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py"))

@@ -141,6 +141,9 @@ impl Gateway {
             command.arg("--no-cgroups");
         }
         command.env("LAMBDA_AGENT_TOKEN", TOKEN).env("A_SECRET_OF_THE_SERVICE", "value-of-the-service");
+        if std::env::var_os("LAMBDA_AGENT_LOG").is_none() {
+            command.env("LAMBDA_AGENT_LOG", "error");
+        }
         if options.unprivileged && is_root() {
             command.uid(65_534).gid(65_534);
         }
@@ -369,9 +372,21 @@ impl Gateway {
     pub async fn shut_down(mut self) {
         self.say(Message::Shutdown, Bytes::new()).await;
         // Until the agent hangs up: what it says last is acknowledged, so that it need not wait.
-        let stream = self.stream.as_mut().unwrap();
-        let mut rest = Vec::new();
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the agent ends");
+        loop {
+            while let Some(frame) = wire::decode(&mut self.buffer).unwrap() {
+                self.inbox.accept(frame.sequence);
+                let mut ack = BytesMut::new();
+                let frame =
+                    Frame { sequence: 0, ack: self.inbox.received(), message: Message::Ack, body: Bytes::new() };
+                wire::encode(&frame, &mut ack).unwrap();
+                let _ = self.stream.as_mut().unwrap().write_all(&ack).await;
+            }
+            let stream = self.stream.as_mut().unwrap();
+            match timeout(PATIENCE, stream.read_buf(&mut self.buffer)).await.expect("the agent ends") {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
         assert_eq!(self.wait().code(), Some(0));
         let left: Vec<_> =
             std::fs::read_dir(self.work_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
