@@ -238,3 +238,57 @@ def handler(event, context):
     assert_eq!(gateway.invoke(victim, "null").await.returned(), address);
     gateway.shut_down().await;
 }
+
+#[tokio::test]
+#[ignore = "needs a Python with awslambdaric, named by AWSLAMBDARIC_PYTHON"]
+async fn awslambdaric_runs_unmodified() {
+    let python = std::env::var("AWSLAMBDARIC_PYTHON").expect("AWSLAMBDARIC_PYTHON");
+    let mut gateway = Gateway::start().await;
+    let bootstrap = format!("#!/bin/sh\nexec {python} -m awslambdaric \"$_HANDLER\"\n");
+    let source = r#"
+import logging
+count = 0
+def handler(event, context):
+    global count
+    count += 1
+    print("printed", event)
+    logging.getLogger().warning("logged")
+    if event == "fail":
+        raise ValueError("as asked")
+    if event == "large":
+        return "x" * (7 << 20)
+    return {"count": count, "event": event, "id": context.aws_request_id, "arn": context.invoked_function_arn,
+            "left": context.get_remaining_time_in_millis(), "name": context.function_name}
+"#;
+    let mut spec = gateway.package(zip(&[("bootstrap", bootstrap.as_bytes()), ("main.py", source.as_bytes())]));
+    spec.runtime = RuntimeKind::Provided;
+    let sandbox = gateway.ready(spec.clone()).await;
+    for count in 1..=50 {
+        let execution = gateway.give(sandbox, "{\"a\":1}", 10_000).await;
+        let finished = gateway.finished(&execution).await;
+        assert!(finished.text(Stream::Stdout).contains("printed {'a': 1}"), "{finished:?}");
+        assert!(finished.text(Stream::Stdout).contains("logged"), "{finished:?}");
+        let returned = finished.returned();
+        assert_eq!((&returned["count"], &returned["event"]), (&json!(count), &json!({ "a": 1 })));
+        assert_eq!((&returned["id"], &returned["name"]), (&json!(execution.execution), &json!("hello")));
+        assert!(returned["left"].as_i64().unwrap() > 5000);
+    }
+    let finished = gateway.invoke(sandbox, "\"fail\"").await;
+    assert_eq!(finished.outcome, Some(HandlerOutcome::Error));
+    assert_eq!(
+        (&finished.json()["errorType"], &finished.json()["errorMessage"]),
+        (&json!("ValueError"), &json!("as asked"))
+    );
+    println!("{}", finished.json());
+    let finished = gateway.invoke(sandbox, "\"large\"").await;
+    println!("{:?} {}", finished.outcome, String::from_utf8_lossy(&finished.body[..finished.body.len().min(300)]));
+    assert_eq!(finished.outcome, Some(HandlerOutcome::TooLarge));
+    let finished = gateway.invoke(sandbox, "1").await;
+    println!("after a response that is too large: {:?} {:?}", finished.outcome, finished.failure);
+    let mut broken = spec;
+    broken.handler = "absent.handler".into();
+    let failure = gateway.begin(broken).await.failure.unwrap();
+    println!("{failure:?}");
+    assert_eq!((failure.kind, failure.error_type.as_str()), (FailureKind::InitError, "Runtime.ImportModuleError"));
+    gateway.shut_down().await;
+}
