@@ -220,7 +220,6 @@ struct Started {
     api: RuntimeApi,
     output: Output,
     process: Process,
-    begun: Instant,
 }
 
 async fn start(
@@ -247,12 +246,11 @@ async fn start(
         task_root: &scratch.task_root,
         output: ends,
     };
-    let begun = Instant::now();
     let process = match spec.runtime {
         RuntimeKind::Python => process::fork(start, &host.zygote).await?,
         RuntimeKind::Provided => process::launch(start, &host.reaper).await?,
     };
-    Ok(Started { api, output, process, begun })
+    Ok(Started { api, output, process })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one life, taken apart only for reading")]
