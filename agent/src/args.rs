@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::agent::Config;
 use crate::launch::Launch;
+use crate::private::Private;
 
 /// Where the one-time token comes from: the environment, because others can read arguments.
 pub const TOKEN: &str = "LAMBDA_AGENT_TOKEN";
@@ -14,7 +15,7 @@ pub const TOKEN: &str = "LAMBDA_AGENT_TOKEN";
 /// How the program is used.
 pub const USAGE: &str = "\
 usage: lambda-agent run --gateway ADDRESS:PORT --instance ID --work-dir DIR --memory-mib N --python PATH
-                        [--uid-base N] [--die-with-parent] [--no-cgroups] [--patience-seconds N]
+                        [--uid-base N] [--die-with-parent] [--no-cgroups] [--shared-tmp] [--patience-seconds N]
        lambda-agent clean --work-dir DIR [--uid-base N]
        lambda-agent --version
 
@@ -64,7 +65,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
     let command = arguments.next().unwrap_or_default();
     match command.to_str() {
         Some("run") => {
-            let flags = ["--die-with-parent", "--no-cgroups"];
+            let flags = ["--die-with-parent", "--no-cgroups", "--shared-tmp"];
             let known = [
                 "--gateway",
                 "--instance",
@@ -89,6 +90,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
                 python: options.path("--python")?,
                 uid_base: options.given("--uid-base")?.unwrap_or(UID_BASE),
                 dies_with_parent: options.flags.contains(&"--die-with-parent"),
+                has_private_views: !options.flags.contains(&"--shared-tmp"),
                 may_use_cgroups: !options.flags.contains(&"--no-cgroups"),
                 patience: Duration::from_secs(options.given("--patience-seconds")?.unwrap_or(PATIENCE)),
             })))
@@ -98,7 +100,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
             Ok(Command::Clean { work_dir: options.path("--work-dir")?, uid_base: options.given("--uid-base")? })
         }
         Some("launch") => {
-            let known = ["--parent", "--uid", "--cgroup", "--limit", "--directory", "--program"];
+            let known =
+                ["--parent", "--uid", "--cgroup", "--temporary", "--work-dir", "--limit", "--directory", "--program"];
             let mut options = Options::read(arguments, &known, &[])?;
             let limits = options.values.remove("--limit").unwrap_or_default();
             let limit = |text: OsString| {
@@ -111,6 +114,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
                 parent: options.needed("--parent")?,
                 user: options.given("--uid")?,
                 entrance: options.values.contains_key("--cgroup").then(|| options.path("--cgroup")).transpose()?,
+                private: match options.last("--temporary").map(PathBuf::from) {
+                    Some(temporary) => Some(Private { temporary, work_dir: options.path("--work-dir")? }),
+                    None => None,
+                },
                 limits: limits.ok_or_else(|| Misused("--limit must be NAME=VALUE".to_owned()))?,
                 directory: options.path("--directory")?,
                 program: options.path("--program")?,

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::confine::Confinement;
 use crate::launch;
+use crate::private::Private;
 use crate::reap::{Exit, Reaper};
 use crate::wire::FailureKind;
 use crate::zygote::{self, Fork, Zygote};
@@ -115,6 +116,9 @@ pub async fn launch(start: Start<'_>, reaper: &Reaper) -> Result<Process, NotSta
     }
     if let Some(entrance) = &start.confine.entrance {
         command.arg("--cgroup").arg(entrance);
+    }
+    if let Some(Private { temporary, work_dir }) = &start.confine.private {
+        command.arg("--temporary").arg(temporary).arg("--work-dir").arg(work_dir);
     }
     for (name, value) in &start.confine.limits {
         command.arg("--limit").arg(format!("{name}={value}"));

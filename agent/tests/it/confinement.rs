@@ -9,10 +9,10 @@ use crate::gateway::{Gateway, Options, is_root, processes_with, until};
 
 /// All ways in which an agent is run.
 const MODES: [Options; 4] = [
-    Options { unprivileged: false, without_cgroups: false },
-    Options { unprivileged: false, without_cgroups: true },
-    Options { unprivileged: true, without_cgroups: false },
-    Options { unprivileged: true, without_cgroups: true },
+    Options { unprivileged: false, without_cgroups: false, shared_tmp: false },
+    Options { unprivileged: false, without_cgroups: true, shared_tmp: true },
+    Options { unprivileged: true, without_cgroups: false, shared_tmp: false },
+    Options { unprivileged: true, without_cgroups: true, shared_tmp: true },
 ];
 
 #[tokio::test]
@@ -102,6 +102,29 @@ async fn as_root_a_sandbox_is_an_unprivileged_user_of_its_own() {
         }
         gateway.shut_down().await;
     }
+}
+
+#[tokio::test]
+async fn as_root_every_sandbox_has_its_own_tmp_and_leaves_nothing_there() {
+    if !is_root() {
+        return;
+    }
+    let mut gateway = Gateway::start().await;
+    let name = format!("probe-{:016x}", rand::random::<u64>());
+    let paths = ["/tmp", "/var/tmp", "/dev/shm"].map(|directory| format!("{directory}/{name}"));
+    let spec = gateway.function(
+        "import os\ndef handler(event, context):\n    there = [os.path.exists(path) for path in event]\n    for path in event: open(path, 'w').close()\n    return there\n",
+    );
+    let event = json!(paths).to_string();
+    let (one, two) = (gateway.ready(spec.clone()).await, gateway.ready(spec).await);
+    let seen = [&one, &two, &one].map(|sandbox| *sandbox);
+    for (sandbox, there) in seen.into_iter().zip([false, false, true]) {
+        let found = gateway.invoke(sandbox, &event).await.returned();
+        assert_eq!(found[0], there, "{found}");
+        assert_eq!(found[2], there, "{found}");
+    }
+    assert!(paths.iter().all(|path| !std::path::Path::new(path).exists()), "the machine's own are untouched");
+    gateway.shut_down().await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lambda_agent::wire::Stream;
 
-use crate::gateway::{Gateway, until};
+use crate::gateway::{Gateway, Options, until};
 
 const SLOW: &str = r#"
 import os, time
@@ -19,7 +19,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn an_invocation_survives_a_lost_connection_and_is_answered_once() {
-    let mut gateway = Gateway::start().await;
+    let mut gateway = Gateway::start_with(Options { shared_tmp: true, ..Options::default() }).await;
     let spec = gateway.function(SLOW);
     let sandbox = gateway.ready(spec).await;
     let release = gateway.work.path().join("release");
@@ -110,7 +110,7 @@ async fn an_agent_that_is_refused_ends_and_says_so() {
 
 #[tokio::test]
 async fn sigterm_ends_everything_in_order() {
-    let mut gateway = Gateway::start().await;
+    let mut gateway = Gateway::start_with(Options { shared_tmp: true, ..Options::default() }).await;
     let spec = gateway.function(SLOW);
     let sandbox = gateway.ready(spec).await;
     let never = gateway.work.path().join("never").display().to_string();

@@ -37,6 +37,8 @@ pub struct Options {
     pub unprivileged: bool,
     /// With resource limits only.
     pub without_cgroups: bool,
+    /// With the machine's own `/tmp`, where test and handler can meet.
+    pub shared_tmp: bool,
 }
 
 pub struct Gateway {
@@ -139,6 +141,9 @@ impl Gateway {
         command.arg("--die-with-parent");
         if options.without_cgroups {
             command.arg("--no-cgroups");
+        }
+        if options.shared_tmp {
+            command.arg("--shared-tmp");
         }
         command.env("LAMBDA_AGENT_TOKEN", TOKEN).env("A_SECRET_OF_THE_SERVICE", "value-of-the-service");
         if std::env::var_os("LAMBDA_AGENT_LOG").is_none() {
