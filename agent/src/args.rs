@@ -23,6 +23,8 @@ run    dials the gateway and runs sandboxes until it is told to end; the one-tim
        variable LAMBDA_AGENT_TOKEN
 clean  kills what a killed agent left behind and removes its directory
 
+LAMBDA_AGENT_LOG sets what is logged to standard error: error, warn, info (default), debug or trace.
+
 exit codes: 0 asked to end, 64 wrong use, 69 the gateway is out of reach, 71 the machine refused something,
             73 the directory cannot be used, 77 the gateway refused the agent
 ";

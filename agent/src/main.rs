@@ -26,12 +26,10 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     close_inherited();
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .with_env_var("LAMBDA_AGENT_LOG")
-        .from_env_lossy();
+    #[expect(clippy::disallowed_methods, reason = "for whoever looks for a fault, where there is no configuration")]
+    let level = std::env::var("LAMBDA_AGENT_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(level.unwrap_or(tracing::Level::INFO))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
