@@ -22,6 +22,7 @@ use crate::confine::Users;
 use crate::connect::{self, ConnectError, Dial};
 use crate::link::Link;
 use crate::package::Packages;
+use crate::private;
 use crate::reap::Reaper;
 use crate::sandbox::{self, Handle, Host};
 use crate::wire::{Credential, Frame, Message};
@@ -54,6 +55,8 @@ pub struct Config {
     pub uid_base: u32,
     /// Whether to die with the parent.
     pub dies_with_parent: bool,
+    /// Whether sandboxes may get a `/tmp` of their own.
+    pub has_private_views: bool,
     /// Whether cgroups may be used.
     pub may_use_cgroups: bool,
     /// How long the gateway may be out of reach.
@@ -134,7 +137,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         // Without it the gateway finds out by the connection's end; a gateway that does not listen is not waited for.
         let _ = timeout(LAST_WORDS, agent.host.link.flushed()).await;
     }
-    drop((helpers, connection));
+    connection.shutdown().await;
+    // The zygote ends with its keeper, before its files are removed.
+    helpers.shutdown().await;
     if let Some(groups) = &agent.host.groups {
         groups.kill_and_remove();
     }
@@ -173,6 +178,10 @@ fn host(config: &Config) -> Result<(Arc<Host>, impl Future<Output = ()> + use<>)
             None
         }
     };
+    let has_private_views = config.has_private_views && private::is_possible();
+    if !has_private_views {
+        tracing::warn!("sandboxes share /tmp: this agent may not, or shall not, give each its own");
+    }
     let users = if is_root { Users::own(config.uid_base) } else { Users::same() };
     let cgroup = groups.as_ref().map(|groups| groups.directory().to_owned());
     let owner = Owner::this(&config.instance, is_root.then_some(config.uid_base), cgroup, users.mark());
@@ -189,6 +198,7 @@ fn host(config: &Config) -> Result<(Arc<Host>, impl Future<Output = ()> + use<>)
         zygote,
         reaper,
         users,
+        has_private_views,
         groups,
         work_dir,
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::agent::Config;
 use crate::launch::Launch;
+use crate::private::Private;
 
 /// Where the one-time token comes from: the environment, because others can read arguments.
 pub const TOKEN: &str = "LAMBDA_AGENT_TOKEN";
@@ -14,13 +15,15 @@ pub const TOKEN: &str = "LAMBDA_AGENT_TOKEN";
 /// How the program is used.
 pub const USAGE: &str = "\
 usage: lambda-agent run --gateway ADDRESS:PORT --instance ID --work-dir DIR --memory-mib N --python PATH
-                        [--uid-base N] [--die-with-parent] [--no-cgroups] [--patience-seconds N]
+                        [--uid-base N] [--die-with-parent] [--no-cgroups] [--shared-tmp] [--patience-seconds N]
        lambda-agent clean --work-dir DIR [--uid-base N]
        lambda-agent --version
 
 run    dials the gateway and runs sandboxes until it is told to end; the one-time token is read from the environment
        variable LAMBDA_AGENT_TOKEN
 clean  kills what a killed agent left behind and removes its directory
+
+LAMBDA_AGENT_LOG sets what is logged to standard error: error, warn, info (default), debug or trace.
 
 exit codes: 0 asked to end, 64 wrong use, 69 the gateway is out of reach, 71 the machine refused something,
             73 the directory cannot be used, 77 the gateway refused the agent
@@ -64,7 +67,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
     let command = arguments.next().unwrap_or_default();
     match command.to_str() {
         Some("run") => {
-            let flags = ["--die-with-parent", "--no-cgroups"];
+            let flags = ["--die-with-parent", "--no-cgroups", "--shared-tmp"];
             let known = [
                 "--gateway",
                 "--instance",
@@ -89,6 +92,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
                 python: options.path("--python")?,
                 uid_base: options.given("--uid-base")?.unwrap_or(UID_BASE),
                 dies_with_parent: options.flags.contains(&"--die-with-parent"),
+                has_private_views: !options.flags.contains(&"--shared-tmp"),
                 may_use_cgroups: !options.flags.contains(&"--no-cgroups"),
                 patience: Duration::from_secs(options.given("--patience-seconds")?.unwrap_or(PATIENCE)),
             })))
@@ -98,7 +102,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
             Ok(Command::Clean { work_dir: options.path("--work-dir")?, uid_base: options.given("--uid-base")? })
         }
         Some("launch") => {
-            let known = ["--parent", "--uid", "--cgroup", "--limit", "--directory", "--program"];
+            let known =
+                ["--parent", "--uid", "--cgroup", "--temporary", "--work-dir", "--limit", "--directory", "--program"];
             let mut options = Options::read(arguments, &known, &[])?;
             let limits = options.values.remove("--limit").unwrap_or_default();
             let limit = |text: OsString| {
@@ -111,6 +116,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
                 parent: options.needed("--parent")?,
                 user: options.given("--uid")?,
                 entrance: options.values.contains_key("--cgroup").then(|| options.path("--cgroup")).transpose()?,
+                private: match options.last("--temporary").map(PathBuf::from) {
+                    Some(temporary) => Some(Private { temporary, work_dir: options.path("--work-dir")? }),
+                    None => None,
+                },
                 limits: limits.ok_or_else(|| Misused("--limit must be NAME=VALUE".to_owned()))?,
                 directory: options.path("--directory")?,
                 program: options.path("--program")?,

@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Group, PROCESSES_MAX};
+use crate::private::Private;
 
 /// User ids that one agent takes, from its base on.
 pub const UID_RANGE: u32 = 1000;
@@ -155,6 +156,8 @@ pub struct Confinement {
     pub user: Option<u32>,
     /// The cgroup's file to write `0` into.
     pub entrance: Option<PathBuf>,
+    /// What its private view of the file system needs; none where it has the common one.
+    pub private: Option<Private>,
     /// Resource limits, soft and hard: name without `RLIMIT_`, in lower case, and value.
     pub limits: Vec<(&'static str, u64)>,
 }
@@ -162,7 +165,7 @@ pub struct Confinement {
 impl Confinement {
     /// For a sandbox with this much memory. Without a group, memory is limited by the size of its data.
     #[must_use]
-    pub fn new(who: Who, group: Option<&Group>, memory_mib: u32) -> Self {
+    pub fn new(who: Who, group: Option<&Group>, private: Option<Private>, memory_mib: u32) -> Self {
         let mut limits = vec![("core", 0), ("nofile", OPEN_FILES), ("fsize", FILE_SIZE)];
         if group.is_none() {
             limits.push(("data", u64::from(memory_mib) << 20));
@@ -177,7 +180,7 @@ impl Confinement {
                 None
             }
         };
-        Self { user, entrance: group.map(Group::entrance), limits }
+        Self { user, entrance: group.map(Group::entrance), private, limits }
     }
 }
 
@@ -226,7 +229,7 @@ mod tests {
     fn every_limit_has_a_resource() {
         let mark = Mark { agent: 1, sandbox: 2 };
         for who in [Who::User(1), Who::Mark(mark)] {
-            for (name, _) in Confinement::new(who, None, 128).limits {
+            for (name, _) in Confinement::new(who, None, None, 128).limits {
                 assert!(resource(name).is_some(), "{name}");
             }
         }

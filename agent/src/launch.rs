@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{self, Gid, Pid, Uid};
 
 use crate::confine;
+use crate::private::Private;
 
 /// What to put on and what to become.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Launch {
     pub user: Option<u32>,
     /// The cgroup's file to write `0` into.
     pub entrance: Option<PathBuf>,
+    /// What a private view of the file system needs.
+    pub private: Option<Private>,
     /// Resource limits by the names of [`confine::resource`].
     pub limits: Vec<(String, u64)>,
     /// Where to run.
@@ -61,9 +64,13 @@ impl Launch {
         nix::fcntl::fcntl(told, close).map_err(step("close-on-exec"))?;
         let null = fs::File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
         unistd::dup2_stdin(&null).map_err(step("standard input"))?;
+        nix::sys::stat::umask(nix::sys::stat::Mode::S_IWGRP | nix::sys::stat::Mode::S_IWOTH);
         unistd::setsid().map_err(step("session"))?;
         if let Some(entrance) = &self.entrance {
             fs::write(entrance, "0").map_err(|error| format!("cgroup: {error}"))?;
+        }
+        if let Some(private) = &self.private {
+            private.enter().map_err(step("private view"))?;
         }
         for (name, value) in &self.limits {
             let resource = confine::resource(name).ok_or_else(|| format!("limit {name}: unknown"))?;
@@ -83,7 +90,6 @@ impl Launch {
         if Pid::parent() != Pid::from_raw(self.parent) {
             return Err("the agent is gone".to_owned());
         }
-        nix::sys::stat::umask(nix::sys::stat::Mode::S_IWGRP | nix::sys::stat::Mode::S_IWOTH);
         unistd::chdir(&self.directory).map_err(step("working directory"))
     }
 }

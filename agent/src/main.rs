@@ -25,12 +25,11 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .with_env_var("LAMBDA_AGENT_LOG")
-        .from_env_lossy();
+    close_inherited();
+    #[expect(clippy::disallowed_methods, reason = "for whoever looks for a fault, where there is no configuration")]
+    let level = std::env::var("LAMBDA_AGENT_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(level.unwrap_or(tracing::Level::INFO))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -53,6 +52,16 @@ fn run(config: Config) -> ExitCode {
             };
             complain(&chain(&error), code)
         }
+    }
+}
+
+/// Closes what our parent left open, before anything of ours is: sandboxes would inherit it.
+fn close_inherited() {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The directory's own is among them and closed already.
+        let _ = nix::unistd::close(descriptor);
     }
 }
 

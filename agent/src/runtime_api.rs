@@ -2,14 +2,16 @@
 //! sandbox, replies become answers with the statuses, bodies and headers that AWS gives. What a call does is decided by
 //! the sandbox and its [`RuntimeState`](crate::runtime_state::RuntimeState).
 
+mod body;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -18,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use self::body::{collect, header, response};
 use crate::confine::Who;
 use crate::procfs;
 
@@ -283,7 +286,9 @@ fn answer(reply: Reply) -> Answer {
     let bad = |kind, message| failure(StatusCode::BAD_REQUEST, kind, message);
     match reply {
         Reply::Event(event) => event_answer(*event),
-        Reply::Accepted => body(StatusCode::ACCEPTED, "application/json", Bytes::from_static(b"{\"status\":\"OK\"}\n")),
+        Reply::Accepted => {
+            answer_of(StatusCode::ACCEPTED, "application/json", Bytes::from_static(b"{\"status\":\"OK\"}\n"))
+        }
         Reply::InvalidRequestId => bad("InvalidRequestID", "Invalid request ID"),
         Reply::InvalidResponseMode => {
             bad("InvalidFunctionResponseMode", "Invalid function response mode header, it must be 'streaming'")
@@ -303,7 +308,7 @@ fn answer(reply: Reply) -> Answer {
 }
 
 fn event_answer(event: Event) -> Answer {
-    let mut answer = body(StatusCode::OK, "application/json", event.body);
+    let mut answer = answer_of(StatusCode::OK, "application/json", event.body);
     let headers = answer.headers_mut();
     let mut set = |name: &'static str, value: &str| {
         // What is empty, or cannot stand in a header, is not sent.
@@ -320,67 +325,7 @@ fn event_answer(event: Event) -> Answer {
     answer
 }
 
-/// The body of a response, whichever mode it comes in.
-async fn response(request: Request<Incoming>) -> Payload {
-    let mode = header(request.headers(), "lambda-runtime-function-response-mode");
-    match mode.as_deref() {
-        None => collect(request.into_body()).await.0,
-        Some(mode) if mode.eq_ignore_ascii_case("streaming") => {
-            let (payload, trailers) = collect(request.into_body()).await;
-            match header(&trailers, "lambda-runtime-function-error-type") {
-                Some(error_type) => {
-                    let body = header(&trailers, "lambda-runtime-function-error-body").unwrap_or_default();
-                    let body = decode_base64(&body).unwrap_or_default().into();
-                    Payload::Failed { error_type, body }
-                }
-                None => payload,
-            }
-        }
-        Some(_) => {
-            // Read, so that the connection can go on.
-            collect(request.into_body()).await;
-            Payload::UnknownMode
-        }
-    }
-}
-
-/// Reads a body to its end, and keeps it unless it is too large.
-async fn collect(mut incoming: Incoming) -> (Payload, HeaderMap) {
-    let mut trailers = HeaderMap::new();
-    let mut whole = BytesMut::new();
-    let mut first = Bytes::new();
-    let mut is_too_large = false;
-    while let Some(frame) = incoming.frame().await {
-        let Ok(frame) = frame else { return (Payload::Truncated, trailers) };
-        match frame.into_data() {
-            Ok(data) => {
-                is_too_large |= first.len() + whole.len() + data.len() > RESPONSE_MAX;
-                if is_too_large {
-                    (first, whole) = (Bytes::new(), BytesMut::new());
-                } else if first.is_empty() && whole.is_empty() {
-                    // Most bodies come in one piece, which need not be copied.
-                    first = data;
-                } else {
-                    whole.extend_from_slice(&std::mem::take(&mut first));
-                    whole.extend_from_slice(&data);
-                }
-            }
-            Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-        }
-    }
-    let payload = match (is_too_large, whole.is_empty()) {
-        (true, _) => Payload::TooLarge,
-        (false, true) => Payload::Whole(first),
-        (false, false) => Payload::Whole(whole.freeze()),
-    };
-    (payload, trailers)
-}
-
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Answer {
+fn answer_of(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(bytes));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -388,12 +333,12 @@ fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Answer 
 }
 
 fn text(status: StatusCode, text: &'static str) -> Answer {
-    body(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
+    answer_of(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
 }
 
 fn failure(status: StatusCode, kind: &str, message: &str) -> Answer {
     let object = json!({ "errorMessage": message, "errorType": kind });
-    body(status, "application/json", Bytes::from(format!("{object}\n")))
+    answer_of(status, "application/json", Bytes::from(format!("{object}\n")))
 }
 
 fn not_found() -> Answer {
@@ -406,29 +351,6 @@ fn not_allowed(allowed: &Method) -> Answer {
         answer.headers_mut().insert(ALLOW, allowed);
     }
     answer
-}
-
-/// Standard base64, padded or not; none when it is not that.
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    for digit in text.trim_end_matches('=').bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from((bits >> count) & 0xff).ok()?);
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -588,13 +510,5 @@ mod tests {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.is_empty() && api.calls.try_recv().is_err());
-    }
-
-    #[test]
-    fn base64_is_decoded() {
-        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmFy", "foobar")] {
-            assert_eq!(decode_base64(text).as_deref(), Some(bytes.as_bytes()));
-        }
-        assert_eq!(decode_base64("Zm9*"), None);
     }
 }

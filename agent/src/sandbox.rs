@@ -29,6 +29,7 @@ use crate::confine::{Confinement, Users};
 use crate::kill::Target;
 use crate::link::Link;
 use crate::package::{PackageError, Packages};
+use crate::private::Private;
 use crate::reap::Reaper;
 use crate::runtime_api::RuntimeApi;
 use crate::wire::{
@@ -58,6 +59,8 @@ pub struct Host {
     pub reaper: Arc<Reaper>,
     /// As whom sandboxes run.
     pub users: Users,
+    /// Whether each sandbox has a `/tmp` of its own.
+    pub has_private_views: bool,
     /// Where groups are made; none where they cannot be.
     pub groups: Option<cgroup::Parent>,
     /// Where everything lies.
@@ -220,7 +223,6 @@ struct Started {
     api: RuntimeApi,
     output: Output,
     process: Process,
-    begun: Instant,
 }
 
 async fn start(
@@ -241,18 +243,20 @@ async fn start(
         temporary: &scratch.temporary,
         sandbox: &format!("{}-{number}", host.instance),
     };
+    let private = host
+        .has_private_views
+        .then(|| Private { temporary: scratch.temporary.clone(), work_dir: host.work_dir.root().to_owned() });
     let start = Start {
-        confine: Confinement::new(target.who, target.group.as_deref(), spec.memory_mib),
+        confine: Confinement::new(target.who, target.group.as_deref(), private, spec.memory_mib),
         environment: environment::environment(spec, places),
         task_root: &scratch.task_root,
         output: ends,
     };
-    let begun = Instant::now();
     let process = match spec.runtime {
         RuntimeKind::Python => process::fork(start, &host.zygote).await?,
         RuntimeKind::Provided => process::launch(start, &host.reaper).await?,
     };
-    Ok(Started { api, output, process, begun })
+    Ok(Started { api, output, process })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one life, taken apart only for reading")]

@@ -108,6 +108,12 @@ impl WorkDir {
         fs::rename(partial, self.root.join(OWNER))
     }
 
+    /// The directory itself, without links on the way.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Files of the Python runtime.
     #[must_use]
     pub fn runtime(&self) -> PathBuf {

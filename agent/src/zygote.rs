@@ -55,6 +55,8 @@ pub struct Fork {
 pub struct Forked {
     /// Its process.
     pub pid: Pid,
+    /// When the zygote was asked for it; waiting for a zygote that is not up yet is not counted.
+    pub asked: Instant,
     /// How it ends; an error when the zygote ended before and took it along.
     pub exit: oneshot::Receiver<Ended>,
 }
@@ -237,7 +239,7 @@ struct Running {
 }
 
 enum Child {
-    Asked(oneshot::Sender<Result<Forked, ForkError>>),
+    Asked(oneshot::Sender<Result<Forked, ForkError>>, Instant),
     Runs(oneshot::Sender<Ended>),
 }
 
@@ -260,6 +262,7 @@ impl Running {
 
     async fn ask(&mut self, Request { fork, forked }: Request) {
         self.last += 1;
+        let asked = Instant::now();
         let ask =
             Ask { fork: self.last, confine: &fork.confine, environment: &fork.environment, task_root: &fork.task_root };
         let sent = match serde_json::to_vec(&ask) {
@@ -268,7 +271,7 @@ impl Running {
             Err(error) => Err(error.into()),
         };
         match sent {
-            Ok(()) => drop(self.children.insert(self.last, Child::Asked(forked))),
+            Ok(()) => drop(self.children.insert(self.last, Child::Asked(forked, asked))),
             Err(error) => drop(forked.send(Err(ForkError(format!("the Python zygote cannot be asked: {error}"))))),
         }
     }
@@ -293,9 +296,9 @@ impl Running {
         if let Some(number) = told.forked {
             let (ended, exit) = oneshot::channel();
             let pid = Pid::from_raw(told.pid);
-            if let Some(Child::Asked(forked)) = self.children.insert(number, Child::Runs(ended)) {
+            if let Some(Child::Asked(forked, asked)) = self.children.insert(number, Child::Runs(ended)) {
                 // Nobody waits: nobody would ever end it.
-                if forked.send(Ok(Forked { pid, exit })).is_err() {
+                if forked.send(Ok(Forked { pid, asked, exit })).is_err() {
                     let _ = kill(pid, Signal::SIGKILL);
                 }
             }
@@ -303,7 +306,7 @@ impl Running {
         // Of one child `failed` may come before `forked`: the child says the one and the zygote the other.
         if let Some(number) = told.failed {
             match self.children.remove(&number) {
-                Some(Child::Asked(forked)) => drop(forked.send(Err(ForkError(told.reason)))),
+                Some(Child::Asked(forked, _)) => drop(forked.send(Err(ForkError(told.reason)))),
                 Some(Child::Runs(ended)) => drop(ended.send(Ended::NotConfined(told.reason))),
                 None => {}
             }

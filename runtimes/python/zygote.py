@@ -13,6 +13,7 @@ and death with its parent. The zygote holds no secret: whatever it has in memory
 """
 
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -25,6 +26,8 @@ import sys
 import time
 
 MESSAGE_MAX = 1 << 20
+CLONE_NEWNS = 0x20000
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
@@ -40,6 +43,45 @@ PRELOAD = (
     "tempfile textwrap threading time token tokenize traceback types typing unicodedata unittest urllib.error "
     "urllib.parse urllib.request uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo"
 )
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PRCTL = LIBC.prctl
+PRCTL.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+MOUNT = LIBC.mount
+MOUNT.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+
+
+def control(option, value):
+    if PRCTL(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl %d" % option)
+
+
+def mount(source, target, kind, flags, data=None):
+    encoded = [text if text is None else os.fsencode(text) for text in (source, target, kind)]
+    if MOUNT(*encoded, flags, data) != 0:
+        raise OSError(ctypes.get_errno(), "mount on %s" % target)
+
+
+def enter_private_view(temporary, work_dir):
+    """A `/tmp` and shared memory of the sandbox's own; the agent's private.rs does the same for other runtimes."""
+    if LIBC.unshare(CLONE_NEWNS) != 0:
+        if ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+            return
+        raise OSError(ctypes.get_errno(), "unshare")
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    for shared in ("/tmp", "/var/tmp"):
+        shared = os.path.realpath(shared)
+        if not os.path.isdir(shared):
+            continue
+        if work_dir.startswith(shared + "/"):
+            # The agent's directory shows through.
+            place = temporary + work_dir[len(shared) :]
+            os.makedirs(place, 0o755)
+            mount(work_dir, place, None, MS_BIND | MS_REC)
+        mount(temporary, shared, None, MS_BIND | MS_REC)
+    if os.path.isdir("/dev/shm"):
+        mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, b"mode=1777")
 
 
 def preload():
@@ -77,9 +119,6 @@ class Zygote:
         self.agent = agent
         self.runtime = runtime
         self.children = {}
-        self.libc = ctypes.CDLL(None, use_errno=True)
-        self.prctl = self.libc.prctl
-        self.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
         self.own_pid = os.getpid()
 
     def tell(self, message):
@@ -163,6 +202,7 @@ class Zygote:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.umask(0o022)
         os.setsid()
         if confine["entrance"]:
             with open(confine["entrance"], "w") as entrance:
@@ -174,6 +214,8 @@ class Zygote:
         os.close(null)
         for descriptor in descriptors:
             os.close(descriptor)
+        if confine["private"]:
+            enter_private_view(**confine["private"])
         for name, value in confine["limits"]:
             if name == "data":
                 value += own_data()
@@ -187,17 +229,12 @@ class Zygote:
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
             # A change of user makes /proc/self foreign; every sandbox has its own user, so nothing is given away.
-            self.control(PR_SET_DUMPABLE, 1)
-        self.control(PR_SET_NO_NEW_PRIVS, 1)
+            control(PR_SET_DUMPABLE, 1)
+        control(PR_SET_NO_NEW_PRIVS, 1)
         # After the change of user, which clears it.
-        self.control(PR_SET_PDEATHSIG, signal.SIGKILL)
+        control(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self.own_pid:
             os._exit(126)
-        os.umask(0o022)
-
-    def control(self, option, value):
-        if self.prctl(option, value, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl %d" % option)
 
     def run(self, message):
         os.environ.clear()
@@ -256,7 +293,7 @@ def load_runtime(path):
 
 
 def main():
-    sys.dont_write_bytecode = True
+    control(PR_SET_PDEATHSIG, signal.SIGKILL)
     agent = socket.socket(fileno=os.dup(0))
     preload()
     runtime = load_runtime(os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py"))

@@ -36,7 +36,6 @@ pub struct Live<'a> {
     spec: SandboxSpec,
     arn: String,
     package_us: u64,
-    begun: Instant,
     api: RuntimeApi,
     process: Process,
     output: Output,
@@ -87,8 +86,8 @@ impl<'a> Live<'a> {
         package_us: u64,
         group: Option<Arc<Group>>,
     ) -> Self {
-        let Started { api, output, process, begun } = started;
-        let deadline = begun + Duration::from_millis(spec.init_timeout_ms);
+        let Started { api, output, process } = started;
+        let deadline = process.begun + Duration::from_millis(spec.init_timeout_ms);
         Self {
             arn: environment::arn(&spec),
             turn: Turn::Starting { deadline },
@@ -99,7 +98,6 @@ impl<'a> Live<'a> {
             number,
             spec,
             package_us,
-            begun,
             api,
             process,
             output,
@@ -206,7 +204,7 @@ impl<'a> Live<'a> {
             self.turn = Turn::Idle;
             let ready = Message::SandboxReady {
                 sandbox: self.number,
-                init_us: micros(self.begun),
+                init_us: micros(self.process.begun),
                 package_us: self.package_us,
             };
             self.link.say(ready, Bytes::new());

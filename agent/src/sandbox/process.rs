@@ -12,9 +12,11 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use crate::confine::Confinement;
 use crate::launch;
+use crate::private::Private;
 use crate::reap::{Exit, Reaper};
 use crate::wire::FailureKind;
 use crate::zygote::{self, Fork, Zygote};
@@ -26,6 +28,8 @@ const BOOTSTRAP: &str = "bootstrap";
 pub struct Process {
     /// Its id, which is also that of its session.
     pub pid: Pid,
+    /// When its start began.
+    pub begun: Instant,
     /// How it ends.
     pub end: Pin<Box<dyn Future<Output = End> + Send>>,
 }
@@ -85,7 +89,7 @@ pub async fn fork(start: Start<'_>, zygote: &Zygote) -> Result<Process, NotStart
             Err(_) => End::Platform("the Python zygote ended and took it along".to_owned()),
         }
     };
-    Ok(Process { pid: forked.pid, end: Box::pin(end) })
+    Ok(Process { pid: forked.pid, begun: forked.asked, end: Box::pin(end) })
 }
 
 /// Starts the package's `bootstrap`.
@@ -113,6 +117,9 @@ pub async fn launch(start: Start<'_>, reaper: &Reaper) -> Result<Process, NotSta
     if let Some(entrance) = &start.confine.entrance {
         command.arg("--cgroup").arg(entrance);
     }
+    if let Some(Private { temporary, work_dir }) = &start.confine.private {
+        command.arg("--temporary").arg(temporary).arg("--work-dir").arg(work_dir);
+    }
     for (name, value) in &start.confine.limits {
         command.arg("--limit").arg(format!("{name}={value}"));
     }
@@ -120,6 +127,7 @@ pub async fn launch(start: Start<'_>, reaper: &Reaper) -> Result<Process, NotSta
     // The launcher begins with our rights: the function's variables (think of LD_PRELOAD) are for the program only.
     command.env_clear();
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+    let begun = Instant::now();
     let child = command.spawn().map_err(platform)?;
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
     let exit = reaper.watch(pid);
@@ -131,7 +139,7 @@ pub async fn launch(start: Start<'_>, reaper: &Reaper) -> Result<Process, NotSta
             Err(_) => End::Platform("its end was missed".to_owned()),
         }
     };
-    let process = Process { pid, end: Box::pin(end) };
+    let process = Process { pid, begun, end: Box::pin(end) };
     ours.set_nonblocking(true).map_err(platform)?;
     let mut ours = tokio::net::UnixStream::from_std(ours).map_err(platform)?;
     let environment = serde_json::to_vec(&start.environment).map_err(|error| platform(error.into()))?;

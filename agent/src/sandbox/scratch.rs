@@ -8,11 +8,8 @@ use std::sync::Arc;
 
 use crate::confine::Who;
 use crate::package::Package;
+use crate::private::{SHARED, SHARED_MEMORY};
 use crate::work_dir::remove_tree;
-
-/// Directories that everybody may write to. A sandbox's user may have left something there that the next sandbox with
-/// the same user must not find.
-const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// The directories of one sandbox.
 #[derive(Debug)]
@@ -64,7 +61,9 @@ impl Scratch {
     /// When something cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
         if let Who::User(user) = self.who {
-            for directory in SHARED {
+            // Where views are not private, it may have left something that the next sandbox with the same user must not
+            // find.
+            for directory in SHARED.into_iter().chain([SHARED_MEMORY]) {
                 for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
                     let path = entry.path();
                     match fs::symlink_metadata(&path) {

@@ -37,6 +37,8 @@ pub struct Options {
     pub unprivileged: bool,
     /// With resource limits only.
     pub without_cgroups: bool,
+    /// With the machine's own `/tmp`, where test and handler can meet.
+    pub shared_tmp: bool,
 }
 
 pub struct Gateway {
@@ -128,9 +130,12 @@ impl Gateway {
         let uid_base = 300_000 + 1000 * rand::random_range(0..100_000_u32);
         let instance = format!("test-{:016x}", rand::random::<u64>());
         let program = work.path().join("lambda-agent");
+        // Another build of it, to be measured.
+        let built = std::env::var_os("LAMBDA_AGENT_PROGRAM");
+        let built = built.unwrap_or_else(|| env!("CARGO_BIN_EXE_lambda-agent").into());
         // Where everybody can reach it.
-        if std::fs::hard_link(env!("CARGO_BIN_EXE_lambda-agent"), &program).is_err() {
-            std::fs::copy(env!("CARGO_BIN_EXE_lambda-agent"), &program).unwrap();
+        if std::fs::hard_link(&built, &program).is_err() {
+            std::fs::copy(&built, &program).unwrap();
         }
         let mut command = Command::new(program);
         command.args(["run", "--gateway", &listener.local_addr().unwrap().to_string(), "--instance", &instance]);
@@ -140,7 +145,13 @@ impl Gateway {
         if options.without_cgroups {
             command.arg("--no-cgroups");
         }
+        if options.shared_tmp {
+            command.arg("--shared-tmp");
+        }
         command.env("LAMBDA_AGENT_TOKEN", TOKEN).env("A_SECRET_OF_THE_SERVICE", "value-of-the-service");
+        if std::env::var_os("LAMBDA_AGENT_LOG").is_none() {
+            command.env("LAMBDA_AGENT_LOG", "error");
+        }
         if options.unprivileged && is_root() {
             command.uid(65_534).gid(65_534);
         }
@@ -369,9 +380,21 @@ impl Gateway {
     pub async fn shut_down(mut self) {
         self.say(Message::Shutdown, Bytes::new()).await;
         // Until the agent hangs up: what it says last is acknowledged, so that it need not wait.
-        let stream = self.stream.as_mut().unwrap();
-        let mut rest = Vec::new();
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the agent ends");
+        loop {
+            while let Some(frame) = wire::decode(&mut self.buffer).unwrap() {
+                self.inbox.accept(frame.sequence);
+                let mut ack = BytesMut::new();
+                let frame =
+                    Frame { sequence: 0, ack: self.inbox.received(), message: Message::Ack, body: Bytes::new() };
+                wire::encode(&frame, &mut ack).unwrap();
+                let _ = self.stream.as_mut().unwrap().write_all(&ack).await;
+            }
+            let stream = self.stream.as_mut().unwrap();
+            match timeout(PATIENCE, stream.read_buf(&mut self.buffer)).await.expect("the agent ends") {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
         assert_eq!(self.wait().code(), Some(0));
         let left: Vec<_> =
             std::fs::read_dir(self.work_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
