@@ -168,7 +168,7 @@ struct Parts {
 /// What a failed invocation adds to its error.
 #[derive(Debug)]
 struct FailedInvocation {
-    execution: ExecutionId,
+    execution: Option<ExecutionId>,
     failure: Option<serde_json::Value>,
 }
 
@@ -213,8 +213,8 @@ impl ApiError {
     }
 
     /// The execution that failed, and why as its record says.
-    pub fn execution(mut self, execution: ExecutionId, failure: Option<serde_json::Value>) -> Self {
-        if let Ok(value) = HeaderValue::try_from(execution.to_string()) {
+    pub fn execution(mut self, execution: Option<ExecutionId>, failure: Option<serde_json::Value>) -> Self {
+        if let Some(value) = execution.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
             self.0.headers.insert(super::EXECUTION_ID, value);
         }
         self.0.invocation = Some(FailedInvocation { execution, failure });
@@ -245,7 +245,7 @@ impl ApiError {
             title: code.title().to_owned(),
             detail: detail.clone(),
             links: vec![super::links::Link { rel: "help".to_owned(), href: format!("{base}/v1/errors#{code}") }],
-            execution_id: invocation.as_ref().map(|invocation| invocation.execution.to_string()),
+            execution_id: invocation.as_ref().and_then(|invocation| invocation.execution).map(|id| id.to_string()),
             failure: invocation.as_ref().and_then(|invocation| invocation.failure.clone()),
             min_version: (*code == Code::VersionNotSupported).then(|| super::version::MINIMUM.to_owned()),
             max_version: (*code == Code::VersionNotSupported).then(|| super::version::MAXIMUM.to_owned()),

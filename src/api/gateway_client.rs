@@ -63,8 +63,8 @@ pub(super) enum CallError {
 /// A call that a worker has done.
 #[derive(Debug)]
 pub(super) struct Called {
-    /// The execution that was recorded.
-    pub execution: ExecutionId,
+    /// The execution that was recorded; none: the worker refused before it had one.
+    pub execution: Option<ExecutionId>,
     /// What the handler returned, or why it did not.
     pub result: Result<Bytes, Box<Failure>>,
 }
@@ -278,7 +278,10 @@ impl Gateways {
 fn read(reply: Reply) -> Result<Called, CallError> {
     let unexpected = || CallError::Lost(ConnectionError::Unexpected);
     let Reply::Done { execution, failure, body } = reply else { return Err(unexpected()) };
-    let execution = execution.parse().map_err(|_| unexpected())?;
+    let execution = match execution.as_str() {
+        "" => None,
+        id => Some(id.parse().map_err(|_| unexpected())?),
+    };
     let result = match failure {
         None => Ok(body),
         Some(failure) => Err(Box::new(serde_json::from_value(failure).map_err(|_| unexpected())?)),

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use super::error::{ApiError, Code, Result, shown};
@@ -80,10 +80,17 @@ pub(super) async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: Bo
 
 /// Reads a JSON text; what is wrong with it is told with its line and column, or with the path to the attribute.
 pub(super) fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
+    let text = std::str::from_utf8(text).map_err(|error| {
+        ApiError::new(Code::MalformedJson, format!("is not UTF-8 behind byte {}", error.valid_up_to()))
+    })?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
+        // A text that is no JSON is told as such, even where an attribute before the fault is wrong too.
+        if let Err(syntax) = serde_json::from_str::<IgnoredAny>(text) {
+            return malformed(&syntax);
+        }
         if inner.is_data() {
             let at = if path == "." { String::new() } else { format!("{}: ", shown(&path)) };
             // serde_json closes the message with the place; the path says it better.

@@ -115,14 +115,9 @@ async fn now(api: &Api, function: &Function, payload: Payload) -> Result<Respons
     match result {
         Ok(body) => {
             let body = if body.is_empty() { Bytes::from_static(b"null") } else { body };
-            Ok((
-                [
-                    (header::CONTENT_TYPE, header_value("application/json")),
-                    (EXECUTION_ID, header_value(&execution.to_string())),
-                ],
-                body,
-            )
-                .into_response())
+            let mut response = ([(header::CONTENT_TYPE, header_value("application/json"))], body).into_response();
+            response.headers_mut().extend(execution.map(|id| (EXECUTION_ID, header_value(&id.to_string()))));
+            Ok(response)
         }
         Err(failure) => Err(failed(execution, &failure)),
     }
@@ -154,7 +149,7 @@ fn not_called(error: CallError) -> ApiError {
 }
 
 /// What the caller is told when the execution failed.
-fn failed(execution: ExecutionId, failure: &Failure) -> ApiError {
+fn failed(execution: Option<ExecutionId>, failure: &Failure) -> ApiError {
     let said = format!("{}: {}", failure.error.error_type, failure.error.message);
     let code = match failure.reason {
         Reason::HandlerError
@@ -212,7 +207,7 @@ mod tests {
                 reason,
                 error: ErrorDetail::default(),
             };
-            let answer = failed(execution, &failure).render(&RequestId::generate(), "http://h");
+            let answer = failed(Some(execution), &failure).render(&RequestId::generate(), "http://h");
             assert_eq!(answer.headers()[EXECUTION_ID], execution.to_string().as_str(), "{reason}");
             assert!(!answer.status().is_success(), "{reason}");
         }

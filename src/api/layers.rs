@@ -40,10 +40,7 @@ pub(super) async fn context(State(api): State<Api>, request: Request, next: Next
     let mut response = next.run(Request::from_parts(parts, body)).await;
 
     if let Some(error) = failure(&mut response) {
-        if error.code().status().is_server_error() && !is_users_fault(error.code()) {
-            let chain = error.chain();
-            tracing::error!(%request_id, error = chain, "{method} {path} failed: {chain}");
-        }
+        log(&error, &request_id, &format!("{method} {path}"));
         let allow = response.headers_mut().remove(header::ALLOW);
         let vary = response.headers_mut().remove(header::VARY);
         let version = response.headers_mut().remove("openstack-api-version");
@@ -66,9 +63,18 @@ pub(super) async fn context(State(api): State<Api>, request: Request, next: Next
     response
 }
 
-/// Answers of 5xx that tell of the user's function rather than of the service.
-fn is_users_fault(code: Code) -> bool {
-    matches!(code, Code::InvocationFailed | Code::InvocationTimedOut)
+/// Writes down what the caller is not told. What passes by itself is a warning; the user's own failures are in the record.
+fn log(error: &ApiError, request_id: &RequestId, operation: &str) {
+    let code = error.code();
+    if !code.status().is_server_error() || matches!(code, Code::InvocationFailed | Code::InvocationTimedOut) {
+        return;
+    }
+    let chain = error.chain();
+    if code == Code::Internal {
+        tracing::error!(%request_id, error = chain, "{operation} failed: {chain}");
+    } else {
+        tracing::warn!(%request_id, error = chain, "{operation} was turned away: {chain}");
+    }
 }
 
 /// The error that a response stands for: the handler's own, or what the router and the libraries answer in their words.

@@ -19,3 +19,4 @@ mod functions;
 mod gateway;
 mod harness;
 mod invocations;
+mod serving;

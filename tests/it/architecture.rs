@@ -164,7 +164,7 @@ fn model_and_scheduler_are_pure() {
 }
 
 #[test]
-fn the_agent_knows_nothing_of_the_service_and_the_service_only_its_messages() {
+fn the_agent_knows_nothing_of_the_service_and_the_service_only_what_they_share() {
     let mut complaints = Vec::new();
     for file in source::files(&["agent/src"]) {
         for path in file.paths() {
@@ -177,8 +177,10 @@ fn the_agent_knows_nothing_of_the_service_and_the_service_only_its_messages() {
     }
     for file in source::files(&["src"]) {
         for path in file.paths().into_iter().filter(|path| path[0] == "lambda_agent") {
-            if path.get(1).is_none_or(|module| module != "wire") {
-                complaints.push(format!("{}: {} is not of the messages", file.path, path.join("::")));
+            // What a package may be is said in one place too: the API refuses at upload what the agent would at start.
+            let shared: &[&str] = if file.room() == "api" { &["wire", "archive"] } else { &["wire"] };
+            if path.get(1).is_none_or(|module| !shared.contains(&module.as_str())) {
+                complaints.push(format!("{}: {} is not shared", file.path, path.join("::")));
             }
         }
     }

@@ -125,7 +125,7 @@ async fn a_change_with_a_wrong_attribute_changes_nothing() {
         (json!({"memory": 1}), "function.function.invalid", "memory: "),
         (json!({"timeout": 5, "memory": 1}), "function.function.invalid", "memory: "),
         (json!({"max_concurrency": 0}), "function.function.invalid", "max_concurrency: "),
-        (json!({"code": {"zip": "aGVsbG8="}}), "function.code.invalid", "not a readable zip"),
+        (json!({"code": {"zip": "aGVsbG8="}}), "function.code.invalid", "not a whole zip archive"),
     ] {
         let answer = service.patch("/v1/functions/f", &body).await;
         answer.is_error(400, code);

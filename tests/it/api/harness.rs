@@ -247,6 +247,9 @@ fn steady_text(text: &str) -> String {
     if text.parse::<Timestamp>().is_ok() {
         return "<time>".to_owned();
     }
+    if let Some((before, _)) = text.split_once("marker=") {
+        return steady_text(before) + "marker=<marker>";
+    }
     let mut steady = String::new();
     let mut rest = text;
     while !rest.is_empty() {

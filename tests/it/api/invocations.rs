@@ -223,3 +223,30 @@ async fn the_connections_end_with_the_service() {
     tasks.token().cancel();
     tokio::time::timeout(Duration::from_secs(5), tasks.stop(Duration::from_secs(1))).await.unwrap();
 }
+
+#[tokio::test]
+async fn workers_are_told_of_a_change_before_the_next_call() {
+    let (service, mut gateway) = service_and_gateway().await;
+    let id = service.get("/v1/functions/f").await.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(service.patch("/v1/functions/f", &json!({"timeout": 5})).await.status, 200);
+    let execution = ExecutionId::generate().to_string();
+    let (answer, ()) = tokio::join!(service.send(call("1")), async {
+        let Message::FunctionChanged { function } = gateway.next().await.message else { panic!("no change") };
+        assert_eq!(function, id);
+        gateway.next().await.done(&execution, None, b"1").await;
+    });
+    assert_eq!(answer.status, 200);
+    assert_eq!(service.delete("/v1/functions/f").await.status, 204);
+    assert!(matches!(gateway.next().await.message, Message::FunctionChanged { .. }));
+}
+
+#[tokio::test]
+async fn a_worker_that_refuses_before_it_has_an_execution_names_none() {
+    let (service, mut gateway) = service_and_gateway().await;
+    let (answer, ()) = tokio::join!(service.send(call("1")), async {
+        gateway.next().await.done("", Some(failure("overloaded", "worker", "queue")), b"").await;
+    });
+    answer.is_error(503, "function.invocation.overloaded");
+    assert!(answer.json()["errors"][0].get("execution_id").is_none());
+    assert_eq!(answer.header("x-execution-id"), "");
+}
