@@ -1,0 +1,4 @@
+//! What the tests of several areas share.
+
+pub mod databases;
+pub mod samples;
