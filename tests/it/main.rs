@@ -9,4 +9,5 @@ mod config;
 mod program;
 mod queue;
 mod service;
+mod store;
 mod support;

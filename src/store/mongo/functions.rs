@@ -221,11 +221,10 @@ impl MongoStore {
 
     pub(super) async fn put_function(&self, scope: &Scope, function: &Function, expected_revision: u64) -> Result<()> {
         let functions = self.collection("functions");
-        let mut filter = one(scope, function.id);
-        let mut condition = filter.clone();
-        condition.insert("revision", revision(expected_revision)?);
+        let filter = one(scope, function.id);
         // A scope of all must not move a function to another project.
-        condition.insert("project_id", function.project_id.as_str());
+        let unchanged = doc! { "revision": revision(expected_revision)?, "project_id": function.project_id.as_str() };
+        let condition = doc! { "$and": [filter.clone(), unchanged] };
         let replaced = functions.replace_one(condition, document::write(function)?).await;
         match replaced {
             Ok(result) if result.matched_count == 1 => return Ok(()),
@@ -233,7 +232,6 @@ impl MongoStore {
             Err(error) if is_duplicate(&error) => return Err(StoreError::Taken("name")),
             Err(error) => return Err(error.into()),
         }
-        filter.extend(within(scope));
         let known = functions.find_one(filter).await?.ok_or(StoreError::NotFound("function"))?;
         if document::read::<Function>(known)? == *function { Ok(()) } else { Err(StoreError::Stale) }
     }

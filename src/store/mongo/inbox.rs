@@ -21,8 +21,10 @@ impl MongoStore {
     ) -> Result<Vec<Execution>> {
         let executions = self.collection("executions");
         let due = doc! { "$lte": document::date(now) };
-        // One step through the index per project, however much each has parked.
-        let projects = executions.distinct("project_id", doc! { "due_at": &due }).await?;
+        // One step through the index per project, however much each has parked; the server sees that only if the query
+        // bounds the index's first field.
+        let any_project = doc! { "$gte": "" };
+        let projects = executions.distinct("project_id", doc! { "project_id": any_project, "due_at": &due }).await?;
         let projects = projects.iter().filter_map(Bson::as_str).map(str::to_owned).collect();
         let order = self.turns.order(projects);
         let without: Vec<String> = without.iter().map(ToString::to_string).collect();
@@ -73,7 +75,8 @@ impl MongoStore {
     }
 
     pub(super) async fn find_owners(&self) -> Result<Vec<WorkerId>> {
-        let owned = doc! { "owner": { "$exists": true } };
+        // Any text: a bound is what makes the server step from one owner to the next.
+        let owned = doc! { "owner": { "$gte": "" } };
         let owners = self.collection("executions").distinct("owner", owned).await?;
         let parse = |owner: &Bson| {
             let owner = owner.as_str().unwrap_or_default();
