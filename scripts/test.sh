@@ -100,7 +100,8 @@ prepare_services() {
     fi
   fi
   # Made before the tests, which would each wait for it.
-  if [ -x tests/clients/venv.sh ]; then tests/clients/venv.sh >/dev/null || return 1; fi
+  LAMBDA_TEST_PYTHON=$(tests/clients/venv.sh) || return 1
+  export LAMBDA_TEST_PYTHON
 }
 
 stop_services() {

@@ -128,7 +128,7 @@ impl EventPoster for QueuePoster {
     }
 }
 
-/// The REST service with its metrics.
+/// The REST service with its metrics. Followed logs end when it is `stopping`.
 ///
 /// # Errors
 /// When an option does not do.
@@ -137,6 +137,7 @@ pub fn api_router(
     store: Arc<dyn Store>,
     client: zaqar::Client,
     tasks: &Tasks,
+    stopping: &CancellationToken,
     metrics: &Metrics,
 ) -> Result<axum::Router, ServiceError> {
     let deps = ApiDeps {
@@ -144,7 +145,7 @@ pub fn api_router(
         store,
         poster: Arc::new(QueuePoster { client, queue: config.zaqar.queue.clone() }),
         tasks: tasks.clone(),
-        shutdown: tasks.token(),
+        shutdown: stopping.clone(),
         extra: Some(metrics_router(metrics.clone())),
     };
     Ok(api::router(deps)?)

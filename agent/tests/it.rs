@@ -21,8 +21,6 @@ mod connection;
 mod handlers;
 #[path = "it/logs.rs"]
 mod logs;
-#[path = "it/measure.rs"]
-mod measure;
 #[path = "it/packages.rs"]
 mod packages;
 #[path = "it/provided.rs"]

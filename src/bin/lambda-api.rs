@@ -37,11 +37,11 @@ async fn run(mut started: Started) -> anyhow::Result<()> {
     let listener = service::listen(&config.api.bind).await?;
     let store = service::open_store(config, &metrics).await?;
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
-    let router = service::api_router(config, store, client, &tasks, &metrics)?;
+    let stop = CancellationToken::new();
+    let router = service::api_router(config, store, client, &tasks, &stop, &metrics)?;
     tracing::info!("serving at http://{}", listener.local_addr()?);
 
     let grace = Duration::from_secs(config.default.graceful_shutdown_timeout);
-    let stop = CancellationToken::new();
     let mut serving = std::pin::pin!(api::serve(listener, router, stop.clone(), grace));
     let failed = loop {
         tokio::select! {

@@ -85,7 +85,7 @@ async fn run(mut started: Started) -> anyhow::Result<()> {
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
     let worker =
         service::start_worker(config, store.clone(), client.clone(), &data_dir, true, &tasks, &metrics).await?;
-    let router = service::api_router(config, store, client, &tasks, &metrics)?;
+    let router = service::api_router(config, store, client, &tasks, &serving, &metrics)?;
     service::serve(&tasks, "api", api_listener, router, &serving);
 
     let mut stdout = std::io::stdout();

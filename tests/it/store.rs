@@ -7,7 +7,6 @@ mod fleet;
 mod functions;
 mod inbox;
 mod logs;
-mod measure;
 mod mongo_only;
 mod packages;
 mod paging;

@@ -151,7 +151,7 @@ async fn run(shared: &Shared, function: &str, body: Bytes, patience: Duration) -
         ExecutionId::generate(),
         &function,
         Origin::Invocation,
-        EventSummary::default(),
+        EventSummary::of_payload(&payload),
         payload,
         clock::now(),
     );

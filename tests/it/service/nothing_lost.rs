@@ -2,8 +2,10 @@
 //! afterwards, and the code saw an event twice only if it was in flight at a kill.
 
 use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lambda_openstack::config::DatabaseOptions;
@@ -15,34 +17,54 @@ use super::{QUEUE, Service, is_over, open};
 
 const EVENTS: usize = 2000;
 
-/// A handler that leaves a line for each event it gets.
-fn counter(file: &Path) -> String {
-    format!(
-        "import os, time\nfile = os.open({file:?}, os.O_WRONLY | os.O_APPEND)\ndef handler(event, context):\n    os.write(file, event['id'].encode() + b'\\n')\n    time.sleep(0.005)\n    return event['id']\n"
-    )
+/// What the handlers say that they have seen. They say it over a connection, because a sandbox sees no file of ours.
+struct Counter {
+    port: u16,
+    seen: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-/// A file that every sandbox may append to.
-fn counter_file(directory: &Path) -> PathBuf {
-    let file = directory.join("counted");
-    std::fs::write(&file, "").unwrap();
-    open(&file, 0o666);
-    file
+impl Counter {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+        let counting = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let mut id = String::new();
+                // Killed in the middle of a word: not seen.
+                if BufReader::new(&connection).read_line(&mut id).is_ok() && id.ends_with('\n') {
+                    *counting.lock().unwrap().entry(id.trim_end().to_owned()).or_default() += 1;
+                    let _ = connection.write_all(b"!");
+                }
+            }
+        });
+        Self { port, seen }
+    }
+
+    /// A handler that tells the counter of each event before it works a little.
+    fn handler(&self) -> String {
+        format!(
+            "import socket, time\ndef handler(event, context):\n    with socket.create_connection(('127.0.0.1', {})) as counter:\n        counter.sendall(event['id'].encode() + b'\\n')\n        assert counter.recv(1) == b'!'\n    time.sleep(0.005)\n    return event['id']\n",
+            self.port
+        )
+    }
+
+    /// Every event was seen, and not more were seen again than had been in flight when something was killed.
+    fn assert_repeats(&self, in_flight: usize) {
+        let seen = self.seen.lock().unwrap();
+        assert_eq!(seen.len(), EVENTS, "the code has not seen every event");
+        let repeats: usize = seen.values().map(|count| count - 1).sum();
+        eprintln!("{repeats} repeats, {in_flight} executions were in flight at the kills");
+        assert!(repeats <= in_flight, "{repeats} repeats, but only {in_flight} were in flight at the kills");
+    }
 }
 
 fn events() -> Vec<Value> {
     (0..EVENTS)
         .map(|n| json!({"specversion": "1.0", "id": format!("event-{n}"), "source": "test", "type": "counts"}))
         .collect()
-}
-
-/// How often the code saw each event.
-fn counted(file: &Path) -> HashMap<String, usize> {
-    let mut counts = HashMap::new();
-    for line in std::fs::read_to_string(file).unwrap().lines() {
-        *counts.entry(line.to_owned()).or_default() += 1;
-    }
-    counts
 }
 
 /// A moment somewhere in the middle of things.
@@ -74,14 +96,6 @@ fn assert_each_once(executions: &[Value]) {
     }
 }
 
-fn assert_repeats(file: &Path, in_flight: usize) {
-    let counts = counted(file);
-    assert_eq!(counts.len(), EVENTS, "the code has not seen every event");
-    let repeats: usize = counts.values().map(|count| count - 1).sum();
-    println!("{repeats} repeats, {in_flight} executions were in flight at the kills");
-    assert!(repeats <= in_flight, "{repeats} repeats, but only {in_flight} were in flight at the kills");
-}
-
 /// Waits until all events have a record that is over. What was claimed and not yet taken in when the process was killed
 /// comes back when its claim ends, after a minute.
 async fn all_over(service: &Service) -> Vec<Value> {
@@ -96,8 +110,8 @@ async fn all_over(service: &Service) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_whole_process_is_killed_again_and_again() {
     let mut service = Service::start_with("[worker]\nmax_running = 8\nmax_waiting = 16\n");
-    let file = counter_file(service.directory.path());
-    service.function("counts", &counter(&file), json!({"retry": {"max_attempts": 10, "max_event_age": 3600}})).await;
+    let counter = Counter::start();
+    service.function("counts", &counter.handler(), json!({"retry": {"max_attempts": 10, "max_event_age": 3600}})).await;
     for chunk in events().chunks(100) {
         service.post(chunk).await;
     }
@@ -111,14 +125,14 @@ async fn when_the_whole_process_is_killed_again_and_again() {
     }
     let executions = all_over(&service).await;
     assert_each_once(&executions);
-    assert_repeats(&file, lost_sight_of);
+    counter.assert_repeats(lost_sight_of);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_agents_are_killed() {
     let mut service = Service::start_with("[worker]\nmax_running = 8\nmax_waiting = 16\n");
-    let file = counter_file(service.directory.path());
-    service.function("counts", &counter(&file), json!({"retry": {"max_attempts": 10, "max_event_age": 3600}})).await;
+    let counter = Counter::start();
+    service.function("counts", &counter.handler(), json!({"retry": {"max_attempts": 10, "max_event_age": 3600}})).await;
     for chunk in events().chunks(100) {
         service.post(chunk).await;
     }
@@ -134,7 +148,7 @@ async fn when_agents_are_killed() {
     let executions = all_over(&service).await;
     assert_each_once(&executions);
     // An agent runs at most this many at once.
-    assert_repeats(&file, killed * 8);
+    counter.assert_repeats(killed * 8);
 }
 
 /// The processes that a process has started.
@@ -231,7 +245,7 @@ async fn when_one_of_two_workers_and_the_database_are_killed() {
     let connection = mongod.connection();
     let directory = tempfile::tempdir().unwrap();
     open(directory.path(), 0o711);
-    let file = counter_file(directory.path());
+    let counter = Counter::start();
 
     // The queue, in this process: it is not what is killed here.
     let queue = lambda_openstack::standalone::queue::open(directory.path().join("queue.db")).await.unwrap();
@@ -273,7 +287,7 @@ async fn when_one_of_two_workers_and_the_database_are_killed() {
             (workers["workers"].as_array()?.len() == 2).then_some(())
         })
         .await;
-    service.function("counts", &counter(&file), json!({"retry": {"max_attempts": 10, "max_event_age": 3600}})).await;
+    service.function("counts", &counter.handler(), json!({"retry": {"max_attempts": 10, "max_event_age": 3600}})).await;
     for chunk in events().chunks(100) {
         service.post(chunk).await;
     }
@@ -292,7 +306,7 @@ async fn when_one_of_two_workers_and_the_database_are_killed() {
     let executions = all_over(&service).await;
     assert_each_once(&executions);
     // Both workers may have had as many under way when the database went.
-    assert_repeats(&file, lost_with_worker + running + 2 * (8 + 16));
+    counter.assert_repeats(lost_with_worker + running + 2 * (8 + 16));
     assert_eq!(service.messages(QUEUE).await.len(), 0, "the queue is empty");
     tasks.stop(Duration::from_secs(5)).await;
 }
