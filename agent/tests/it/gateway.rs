@@ -100,6 +100,7 @@ pub struct Begun {
     pub failure: Option<SandboxFailure>,
     pub logs: Vec<Piece>,
     pub init_us: u64,
+    pub package_us: u64,
 }
 
 pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -296,11 +297,11 @@ impl Gateway {
         let mut logs = Vec::new();
         loop {
             match self.hear().await {
-                (Message::SandboxReady { sandbox, init_us, package_us: _ }, _) if sandbox == number => {
-                    return Begun { sandbox, failure: None, logs, init_us };
+                (Message::SandboxReady { sandbox, init_us, package_us }, _) if sandbox == number => {
+                    return Begun { sandbox, failure: None, logs, init_us, package_us };
                 }
                 (Message::SandboxEnded { sandbox, failure, .. }, _) if sandbox == number => {
-                    return Begun { sandbox, failure, logs, init_us: 0 };
+                    return Begun { sandbox, failure, logs, init_us: 0, package_us: 0 };
                 }
                 (Message::Log { execution, stream, at_ms, .. }, body) => {
                     logs.push(piece(execution, stream, at_ms, &body))
