@@ -16,6 +16,7 @@ mod kill;
 pub mod launch;
 mod link;
 mod package;
+mod peer;
 mod private;
 mod procfs;
 mod reap;

@@ -1,7 +1,6 @@
 //! What the kernel tells about processes.
 
 use std::fs;
-use std::net::SocketAddrV4;
 use std::path::Path;
 
 use nix::unistd::Pid;
@@ -102,23 +101,6 @@ pub fn mounts(kind: &str) -> Vec<(String, String, String)> {
             Some((front.nth(3)?.to_owned(), front.next()?.to_owned(), options))
         })
         .collect()
-}
-
-/// The user of the process at the other end of a loopback connection: the owner of the socket from `client` to `server`.
-#[must_use]
-pub fn tcp_owner(client: SocketAddrV4, server: SocketAddrV4) -> Option<u32> {
-    // Addresses are shown as the bytes lie in memory. A client may have an IPv6 socket for an IPv4 address.
-    let four = |at: SocketAddrV4| format!("{:08X}:{:04X}", u32::from_ne_bytes(at.ip().octets()), at.port());
-    let six = |at: SocketAddrV4| format!("0000000000000000{:08X}{}", u32::from_ne_bytes([0, 0, 0xff, 0xff]), four(at));
-    let look = |file: &str, client: String, server: String| {
-        let table = fs::read_to_string(file).ok()?;
-        table.lines().find_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let is_it = fields.nth(1)? == client && fields.next()? == server;
-            is_it.then(|| fields.nth(4)?.parse().ok()).flatten()
-        })
-    };
-    look("/proc/net/tcp", four(client), four(server)).or_else(|| look("/proc/net/tcp6", six(client), six(server)))
 }
 
 /// The first directory on the way to a path, the path included, that others may not pass or read.

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use self::body::{collect, header, response};
 use crate::confine::Who;
-use crate::procfs;
+use crate::peer;
 
 /// Largest response, in bytes: AWS Lambda's 6 MiB and 100 bytes.
 pub const RESPONSE_MAX: usize = (6 << 20) + 100;
@@ -160,7 +160,7 @@ async fn accept(listener: TcpListener, who: Who, asked: mpsc::Sender<Asked>) {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, client)) => match (who, client, stream.local_addr()) {
                     (Who::User(user), SocketAddr::V4(client), Ok(SocketAddr::V4(own)))
-                        if procfs::tcp_owner(client, own) != Some(user) =>
+                        if peer::owner(client, own) != Some(user) =>
                     {
                         tracing::warn!("a stranger's connection to a Runtime API was refused");
                     }
