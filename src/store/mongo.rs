@@ -39,6 +39,9 @@ use crate::model::{
 /// Connections to each server, unless the connection string says otherwise: enough for all that asks at one time.
 const POOL_SIZE: u32 = 50;
 
+/// The index of a large collection is built for longer than an operation may take.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// The store on MongoDB.
 pub struct MongoStore {
     client: Client,
@@ -105,8 +108,7 @@ fn durable(timeout: Duration) -> WriteConcern {
 #[async_trait]
 impl Store for MongoStore {
     async fn migrate(&self) -> Result<()> {
-        // The index of a large collection is built for longer than an operation may take.
-        schema::migrate(&self.database).await
+        within(MIGRATION_TIMEOUT, schema::migrate(&self.database)).await
     }
 
     async fn ping(&self) -> Result<()> {

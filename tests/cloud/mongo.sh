@@ -14,7 +14,9 @@ set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-STATE=${CARGO_TARGET_DIR:-$ROOT/target}/cloud/mongo
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+case $TARGET in /*) ;; *) TARGET=$PWD/$TARGET ;; esac
+STATE=$TARGET/cloud/mongo
 CACHE=${LAMBDA_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/lambda-openstack}
 PORT=${LAMBDA_TEST_MONGO_PORT:-27117}
 PID_FILE=$STATE/mongod.pid
@@ -80,6 +82,7 @@ start() {
     if (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; then
       die "port $PORT is taken by another program; choose one with LAMBDA_TEST_MONGO_PORT"
     fi
+    type -P python3 >/dev/null || apt_install python3
     local mongod; mongod=$(binary)
     if ldd "$mongod" | grep -q 'libcurl.*not found'; then apt_install libcurl4; fi
     mkdir -p "$STATE/data"

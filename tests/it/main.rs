@@ -1,6 +1,7 @@
 //! The integration tests, in one binary: one module for each area.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "what a test measured is for whoever reads its output")]
 
 mod api;
 mod architecture;

@@ -1,5 +1,6 @@
-//! The conformance suite of `trait Store`: each test runs on SQLite, on MongoDB, and on MongoDB as if it had no
-//! transactions. What only one of them can show is in `sqlite_only` and `mongo_only`.
+//! The conformance suite of `trait Store`: each test runs on SQLite and on MongoDB, those of functions and triggers also
+//! on MongoDB as if it had no transactions. What only one of them can show is in `sqlite_only`, `mongo_only` and
+//! `mongo_killed`.
 
 mod documents;
 mod executions;
@@ -7,6 +8,7 @@ mod fleet;
 mod functions;
 mod inbox;
 mod logs;
+mod mongo_killed;
 mod mongo_only;
 mod packages;
 mod paging;
@@ -17,44 +19,49 @@ use crate::support::databases::{with_mongo, with_mongo_without_transactions, wit
 
 /// Makes of each test one per store. A test that is not listed is dead code, which the compiler reports.
 macro_rules! conformance {
-    ($( $area:ident: $( $test:ident ),+ $(,)? ; )+) => {
-        mod sqlite { $( $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::with_sqlite(super::$area::$test).await;
-            }
-        )+ )+ }
-        mod mongo { $( $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::with_mongo(super::$area::$test).await;
-            }
-        )+ )+ }
-        mod mongo_without_transactions { $( $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::with_mongo_without_transactions(super::$area::$test).await;
-            }
-        )+ )+ }
+    (
+        also_without_transactions { $( $both:ident: $( $each:ident ),+ $(,)? ; )+ }
+        $( $area:ident: $( $test:ident ),+ $(,)? ; )+
+    ) => {
+        mod sqlite {
+            $( conformance! { @with_sqlite $both: $( $each )+ } )+
+            $( conformance! { @with_sqlite $area: $( $test )+ } )+
+        }
+        mod mongo {
+            $( conformance! { @with_mongo $both: $( $each )+ } )+
+            $( conformance! { @with_mongo $area: $( $test )+ } )+
+        }
+        mod mongo_without_transactions {
+            $( conformance! { @with_mongo_without_transactions $both: $( $each )+ } )+
+        }
     };
+    (@$with:ident $area:ident: $( $test:ident )+) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            super::$with(super::$area::$test).await;
+        }
+    )+ };
 }
 
 conformance! {
-    functions:
-        a_function_reads_back_as_it_was_written,
-        a_name_is_unique_in_its_project_and_free_in_others,
-        a_creation_that_is_refused_leaves_no_trigger,
-        a_creation_that_is_repeated_succeeds_and_makes_nothing_twice,
-        of_many_creations_with_one_name_one_succeeds,
-        a_stale_revision_is_refused,
-        a_replacement_that_is_repeated_succeeds,
-        of_many_replacements_of_one_revision_one_succeeds,
-        a_rename_to_a_taken_name_is_refused,
-        a_function_never_moves_to_another_project,
-        deletion_takes_the_triggers_along_and_frees_the_name,
-        a_trigger_needs_a_function_of_its_project,
-        a_trigger_that_is_created_while_its_function_goes_is_not_left_behind,
-        the_triggers_of_a_project_are_all_there;
+    also_without_transactions {
+        functions:
+            a_function_reads_back_as_it_was_written,
+            a_name_is_unique_in_its_project_and_free_in_others,
+            a_creation_that_is_refused_leaves_no_trigger,
+            a_creation_that_is_repeated_succeeds_and_makes_nothing_twice,
+            of_many_creations_with_one_name_one_succeeds,
+            a_stale_revision_is_refused,
+            a_replacement_that_is_repeated_succeeds,
+            of_many_replacements_of_one_revision_one_succeeds,
+            a_rename_to_a_taken_name_is_refused,
+            a_function_never_moves_to_another_project,
+            deletion_takes_the_triggers_along_and_frees_the_name,
+            a_trigger_needs_a_function_of_its_project,
+            a_trigger_that_is_created_while_its_function_goes_is_not_left_behind,
+            the_triggers_of_a_project_are_all_there;
+        scope: another_projects_documents_are_not_found;
+    }
     packages:
         a_large_package_reads_back_and_is_kept_once,
         a_package_goes_only_when_it_is_unused_and_old,
@@ -85,7 +92,6 @@ conformance! {
         filters_of_functions_and_triggers_hold,
         an_id_is_a_marker_and_a_wrong_marker_is_refused,
         a_page_ends_early_when_it_grows_large;
-    scope: another_projects_documents_are_not_found;
     logs:
         a_log_is_read_in_order_from_any_place,
         a_part_that_is_sent_again_replaces_the_first;

@@ -195,7 +195,12 @@ impl MongoStore {
         let sort = match page.sort {
             ExecutionSort::ReceivedAt => "received_at",
         };
-        let list = List { collection: self.collection("executions"), sort, bytes: execution_row::large_bytes };
+        let list = List {
+            collection: self.collection("executions"),
+            sort,
+            bytes: execution_row::large_bytes,
+            timeout: self.timeout,
+        };
         list.page(scope, conditions, page).await
     }
 }

@@ -216,7 +216,9 @@ impl MongoStore {
             FunctionSort::UpdatedAt => "updated_at",
             FunctionSort::Name => "name",
         };
-        List { collection: self.collection("functions"), sort, bytes: |_| 0 }.page(scope, conditions, page).await
+        List { collection: self.collection("functions"), sort, bytes: |_| 0, timeout: self.timeout }
+            .page(scope, conditions, page)
+            .await
     }
 
     pub(super) async fn put_function(&self, scope: &Scope, function: &Function, expected_revision: u64) -> Result<()> {
@@ -265,7 +267,7 @@ impl MongoStore {
         let sort = match page.sort {
             TriggerSort::CreatedAt => "created_at",
         };
-        let list = List { collection: self.collection("triggers"), sort, bytes: |_| 0 };
+        let list = List { collection: self.collection("triggers"), sort, bytes: |_| 0, timeout: self.timeout };
         let page = list.page(scope, conditions, page).await?;
         Ok(Page { items: self.with_function(page.items).await?, next: page.next })
     }

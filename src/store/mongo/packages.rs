@@ -66,35 +66,41 @@ impl MongoStore {
         let mut stream = within(self.timeout, async { Ok(bucket.open_download_stream(id).await?) }).await?;
         let mut archive = Vec::new();
         loop {
-            let (filled, wanted) = (archive.len(), PIECE);
-            let piece = within(self.timeout, async {
-                let mut piece = (&mut stream).take(wanted as u64);
-                piece.read_to_end(&mut archive).await.map_err(stream_error)
-            });
-            if piece.await? == 0 {
-                debug_assert_eq!(filled, archive.len());
+            let mut piece = (&mut stream).take(PIECE as u64);
+            let read = async { piece.read_to_end(&mut archive).await.map_err(stream_error) };
+            if within(self.timeout, read).await? == 0 {
                 return Ok(archive.into());
             }
         }
     }
 
     pub(super) async fn remove_unused_packages(&self, older_than: Timestamp) -> Result<u64> {
-        let (files, chunks) = (self.collection("packages.files"), self.collection("packages.chunks"));
+        let files = self.collection("packages.files");
         let old = doc! { "metadata.put_at": { "$lt": document::date(older_than) } };
-        let unused = async {
-            let pipeline = [
-                doc! { "$match": old.clone() },
-                doc! { "$lookup": {
-                    "from": "functions", "localField": "filename", "foreignField": "package.sha256", "as": "users",
-                    "pipeline": [{ "$limit": 1 }, { "$project": { "_id": 1 } }],
-                } },
-                doc! { "$match": { "users": [] } },
-                doc! { "$project": { "_id": 1, "filename": 1 } },
-            ];
-            Ok(files.aggregate(pipeline).await?.try_collect::<Vec<Document>>().await?)
+        let candidates = async {
+            let found = files.find(old.clone()).projection(doc! { "filename": 1 }).await?;
+            Ok(found.try_collect::<Vec<Document>>().await?)
         };
+        let candidates = within(self.timeout, candidates).await?;
         let mut deleted = 0;
-        for file in within(self.timeout, unused).await? {
+        for candidates in candidates.chunks(TIDY_BATCH) {
+            deleted += self.remove_unused(candidates, &old).await?;
+        }
+        self.remove_lost_chunks(older_than).await?;
+        Ok(deleted)
+    }
+
+    async fn remove_unused(&self, candidates: &[Document], old: &Document) -> Result<u64> {
+        let (files, chunks) = (self.collection("packages.files"), self.collection("packages.chunks"));
+        let functions = self.collection("functions");
+        let names: Vec<&Bson> = candidates.iter().filter_map(|file| file.get("filename")).collect();
+        let used = functions.distinct("package.sha256", doc! { "package.sha256": { "$in": names } });
+        let used = within(self.timeout, async { Ok(used.await?) }).await?;
+        let mut deleted = 0;
+        for file in candidates {
+            if file.get("filename").is_some_and(|name| used.contains(name)) {
+                continue;
+            }
             // Only if it was not put again meanwhile. The file goes first: chunks without one are found again below.
             let mut condition = old.clone();
             condition.insert("_id", file.get("_id"));
@@ -107,7 +113,6 @@ impl MongoStore {
             });
             deleted += gone.await?;
         }
-        self.remove_lost_chunks(older_than).await?;
         Ok(deleted)
     }
 

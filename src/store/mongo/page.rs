@@ -1,5 +1,7 @@
 //! Lists, a page at a time.
 
+use std::time::Duration;
+
 use futures::TryStreamExt as _;
 use mongodb::Collection;
 use mongodb::bson::{Bson, DateTime, Document, doc};
@@ -29,6 +31,8 @@ pub(super) struct List<T> {
     pub sort: &'static str,
     /// The bytes that an element carries.
     pub bytes: fn(&T) -> usize,
+    /// How long the server may look for a page; it would go on though nobody waits any more.
+    pub timeout: Duration,
 }
 
 impl<T: serde::de::DeserializeOwned> List<T> {
@@ -56,6 +60,7 @@ impl<T: serde::de::DeserializeOwned> List<T> {
             .find(doc! { "$and": conditions })
             .sort(doc! { self.sort: order, "_id": order })
             .limit(limit(wanted))
+            .max_time(self.timeout)
             .batch_size(u32::try_from(wanted).unwrap_or(u32::MAX))
             .await?;
         let mut built = PageBuilder::new(page.limit);

@@ -154,7 +154,7 @@ pub async fn a_batch_may_be_larger_than_one_command(Database { store, .. }: Data
     let worker = WorkerId::generate();
     let started: Vec<_> = (0..5).map(|_| running(&owned(&samples::execution(&function), worker))).collect();
     store.insert_executions(&started).await.unwrap();
-    let result = Payload::parse(Bytes::from(format!("\"{}\"", "x".repeat(6 << 20)))).unwrap();
+    let result = Payload::parse(Bytes::from(format!("\"{}\"", "x".repeat(3 << 20)))).unwrap();
     let done = |execution: &Execution| {
         let change = Change::Succeed { at: clock::now(), result: result.clone(), measures: Measures::default() };
         write(execution, &after(execution, change))
