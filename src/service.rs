@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -148,7 +150,18 @@ pub fn api_router(
         shutdown: stopping.clone(),
         extra: Some(metrics_router(metrics.clone())),
     };
-    Ok(api::router(deps)?)
+    let metrics = metrics.clone();
+    Ok(api::router(deps)?.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let metrics = metrics.clone();
+        async move {
+            let (method, begun) = (request.method().clone(), std::time::Instant::now());
+            let route = request.extensions().get::<MatchedPath>().cloned();
+            let response = next.run(request).await;
+            let route = route.as_ref().map(MatchedPath::as_str);
+            metrics.request(&method, route, response.status().as_u16(), begun.elapsed());
+            response
+        }
+    })))
 }
 
 /// Starts a worker with the driver that is configured. `alone`: no other worker can be using the store.

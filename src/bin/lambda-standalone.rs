@@ -64,7 +64,8 @@ async fn run(mut started: Started) -> anyhow::Result<()> {
 
     // The directory first: what is in it belongs to one process.
     let (data_dir, _lock) = service::lock_state_dir(&PathBuf::from(&config.standalone.data_dir))?;
-    if config.database.connection.is_empty() {
+    let alone = config.database.connection.is_empty();
+    if alone {
         config.database.connection = format!("sqlite://{}", data_dir.join("lambda.db").display());
     }
     let api_listener = service::listen(&config.standalone.api_bind).await?;
@@ -81,10 +82,11 @@ async fn run(mut started: Started) -> anyhow::Result<()> {
     // Both listeners have a token of their own: they serve until the worker, which calls them, is done.
     let serving = CancellationToken::new();
     service::serve(&tasks, "queue", queue_listener, queue::router(queue.clone()), &serving);
+    // The file in our locked directory is ours alone; a database that is configured may have other workers.
     let store = service::open_store(config, &metrics).await?;
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
     let worker =
-        service::start_worker(config, store.clone(), client.clone(), &data_dir, true, &tasks, &metrics).await?;
+        service::start_worker(config, store.clone(), client.clone(), &data_dir, alone, &tasks, &metrics).await?;
     let router = service::api_router(config, store, client, &tasks, &serving, &metrics)?;
     service::serve(&tasks, "api", api_listener, router, &serving);
 

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lambda_agent::wire::{AttemptMeasures, AttemptRef, FailureKind, HandlerOutcome, SandboxFailure, Stream};
+use lambda_agent::wire::{
+    AttemptMeasures, AttemptRef, FailureKind, HandlerOutcome, SandboxFailure, SandboxPhase, Stream,
+};
 
 use super::desk::{Desk, Running};
 use super::log::LogBuffer;
@@ -108,10 +110,16 @@ impl Desk {
         let notes = self.starts.remove(&key).unwrap_or_default();
         self.metrics.sandbox_ended(end_of(&sandbox.state, failure.as_ref()));
         if let Some(running) = self.running.remove(&key) {
+            if failure.as_ref().is_some_and(|failure| failure.phase == SandboxPhase::Idle) && running.cancel.is_none() {
+                // The sandbox was gone before the event reached it: the code has not seen it.
+                let work = self.close_log(running, effects);
+                self.lost(work, Reason::InstanceLost, "the sandbox ended before it got the event", now, effects);
+                return;
+            }
             let measures = outcome::measures(&measured, running.init);
             let failure = failure.unwrap_or_else(|| SandboxFailure {
                 kind: FailureKind::Platform,
-                phase: lambda_agent::wire::SandboxPhase::Invoke,
+                phase: SandboxPhase::Invoke,
                 error_type: "Sandbox.Failure".to_owned(),
                 message: "the sandbox was stopped while it had the event".to_owned(),
                 trace: Vec::new(),
