@@ -7,12 +7,15 @@ pub mod signals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, value_parser};
 
+use self::signals::{Reloads, Shutdown};
 use crate::config::{self, Config, ConfigError, ConfigPath, Sources};
-use crate::telemetry::{LogError, Logs};
+use crate::task::{TaskFailed, Tasks};
+use crate::telemetry::{LogError, Logs, Metrics};
 
 /// The exit code of a program that cannot start with what it was given.
 const UNUSABLE: u8 = 2;
@@ -150,6 +153,73 @@ impl Started {
             tracing::error!("{error}");
         }
         changed
+    }
+}
+
+/// A program while it runs: its configuration, its tasks and numbers, and the signals that it listens to.
+pub struct Life {
+    /// What it was started with; reloaded on SIGHUP.
+    pub started: Started,
+    /// Its background work.
+    pub tasks: Tasks,
+    /// What it counts.
+    pub metrics: Metrics,
+    shutdown: Shutdown,
+    reloads: Reloads,
+}
+
+impl Life {
+    /// Begins to listen to signals, and counts tasks that are started again.
+    ///
+    /// # Errors
+    /// When the operating system refuses to tell of signals.
+    pub fn begin(program: &str, started: Started) -> std::io::Result<Self> {
+        let (metrics, tasks) = (Metrics::new(program), Tasks::new());
+        let restarts = metrics.clone();
+        tasks.on_restart(move |task| restarts.task_restarted(task));
+        Ok(Self { started, tasks, metrics, shutdown: Shutdown::listen()?, reloads: Reloads::listen()? })
+    }
+
+    /// How long running work may take to end.
+    #[must_use]
+    pub const fn grace(&self) -> Duration {
+        Duration::from_secs(self.started.config.default.graceful_shutdown_timeout)
+    }
+
+    /// Lasts until the program is asked to stop, or a task ends without which it cannot go on. `reloaded` is told of
+    /// options that were taken over meanwhile.
+    pub async fn last(&mut self, reloaded: impl AsyncFn(&Config)) -> Option<TaskFailed> {
+        loop {
+            tokio::select! {
+                signal = self.shutdown.recv() => {
+                    tracing::info!("{signal}: stopping");
+                    return None;
+                }
+                () = self.reloads.recv() => {
+                    if self.started.reload() {
+                        reloaded(&self.started.config).await;
+                    }
+                }
+                failed = self.tasks.failed() => return Some(failed),
+            }
+        }
+    }
+
+    /// Waits for the tasks, which are told to end, and says how the program's life went.
+    ///
+    /// # Errors
+    /// The task that ended it.
+    pub async fn end(self, within: Duration, failed: Option<TaskFailed>) -> Result<(), TaskFailed> {
+        if !self.tasks.stop(within).await {
+            tracing::warn!("some tasks did not end in time");
+        }
+        match failed {
+            Some(failed) => Err(failed),
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+        }
     }
 }
 

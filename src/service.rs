@@ -279,6 +279,7 @@ pub fn serve(
     listener: TcpListener,
     router: axum::Router,
     serving: &CancellationToken,
+    grace: Duration,
 ) {
     let parts = std::sync::Mutex::new(Some((listener, router)));
     let serving = serving.clone();
@@ -289,7 +290,9 @@ pub fn serve(
             let Some((listener, router)) = parts else {
                 return Err(std::io::Error::other("it cannot be started twice"));
             };
-            api::serve(listener, router, serving, Duration::from_secs(2)).await?;
+            if !api::serve(listener, router, serving, grace).await? {
+                tracing::warn!("some requests to {name} did not end in time");
+            }
             cancel.cancelled().await;
             Ok(())
         }

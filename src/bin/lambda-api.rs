@@ -4,11 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use lambda_openstack::program::signals::{Reloads, Shutdown};
-use lambda_openstack::program::{self, Common, Started};
-use lambda_openstack::task::Tasks;
-use lambda_openstack::telemetry::Metrics;
-use lambda_openstack::{api, service};
+use lambda_openstack::program::{self, Common, Life, Started};
+use lambda_openstack::service;
 use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = "lambda-api";
@@ -25,49 +22,20 @@ fn main() -> ExitCode {
     program::main(PROGRAM, |options: &Options| options.common.sources(PROGRAM), run)
 }
 
-async fn run(mut started: Started) -> anyhow::Result<()> {
-    let mut shutdown = Shutdown::listen()?;
-    let mut reloads = Reloads::listen()?;
-    let config = &started.config;
-    let metrics = Metrics::new(PROGRAM);
-    let tasks = Tasks::new();
-    let restarts = metrics.clone();
-    tasks.on_restart(move |task| restarts.task_restarted(task));
+async fn run(started: Started) -> anyhow::Result<()> {
+    let mut life = Life::begin(PROGRAM, started)?;
+    let (tasks, metrics, grace) = (life.tasks.clone(), life.metrics.clone(), life.grace());
+    let config = &life.started.config;
 
     let listener = service::listen(&config.api.bind).await?;
     let store = service::open_store(config, &metrics).await?;
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
-    let stop = CancellationToken::new();
-    let router = service::api_router(config, store, client, &tasks, &stop, &metrics)?;
+    let serving = CancellationToken::new();
+    let router = service::api_router(config, store, client, &tasks, &serving, &metrics)?;
     tracing::info!("serving at http://{}", listener.local_addr()?);
+    service::serve(&tasks, "api", listener, router, &serving, grace);
 
-    let grace = Duration::from_secs(config.default.graceful_shutdown_timeout);
-    let mut serving = std::pin::pin!(api::serve(listener, router, stop.clone(), grace));
-    let failed = loop {
-        tokio::select! {
-            signal = shutdown.recv() => {
-                tracing::info!("{signal}: stopping");
-                break None;
-            }
-            () = reloads.recv() => {
-                started.reload();
-            }
-            failed = tasks.failed() => break Some(anyhow::Error::from(failed)),
-            ended = &mut serving => {
-                break Some(ended.err().map_or_else(|| anyhow::anyhow!("the listener has ended"), Into::into));
-            }
-        }
-    };
-    stop.cancel();
-    match failed {
-        Some(error) => Err(error),
-        None => {
-            if !serving.await? {
-                tracing::warn!("some requests did not end in time");
-            }
-            tasks.stop(Duration::from_secs(5)).await;
-            tracing::info!("stopped");
-            Ok(())
-        }
-    }
+    let failed = life.last(async |_| {}).await;
+    serving.cancel();
+    Ok(life.end(grace + Duration::from_secs(5), failed).await?)
 }

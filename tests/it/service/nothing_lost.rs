@@ -259,6 +259,7 @@ async fn when_one_of_two_workers_and_the_database_are_killed() {
         queue_listener,
         lambda_openstack::standalone::queue::router(queue),
         &serving,
+        Duration::from_secs(1),
     );
     let api_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let configure = |name: &str| {
