@@ -131,7 +131,7 @@ impl Worker {
         let functions = functions::Functions::new(Arc::clone(&parts.store));
         let (dispatch, events, load) = dispatch::Dispatch::channel();
         let (recorder, records) = record::Recorder::channel();
-        let (nudge, owing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (nudge, posted, owing) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
         let intake_token = CancellationToken::new();
         let dispatcher_token = CancellationToken::new();
         let recorded = CancellationToken::new();
@@ -159,7 +159,7 @@ impl Worker {
             tasks: tasks.clone(),
             metrics: parts.metrics.clone(),
             max_calls: usize::try_from(o.max_running * CALLS_PER_RUNNING).unwrap_or(usize::MAX),
-            inbox: Arc::clone(&nudge),
+            nudged: [Arc::clone(&nudge), Arc::clone(&posted)],
         });
         let fleet = fleet::FleetHandle::new(
             me,
@@ -214,6 +214,7 @@ impl Worker {
             functions: functions.clone(),
             admission: Arc::clone(&admission),
             dispatch: dispatch.clone(),
+            nudge: posted,
             metrics: parts.metrics.clone(),
             options: intake::Options {
                 queue: parts.zaqar.queue.clone(),

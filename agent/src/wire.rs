@@ -285,7 +285,7 @@ pub enum Message {
         /// Whether it was found and stopped.
         found: bool,
     },
-    /// Caller: something was put into the inbox; look there now. Not answered.
+    /// Caller: something was put into the inbox or posted to the queue; look there now. Not answered.
     Nudge,
     /// Caller: a function was changed or deleted; forget what you remember of it. Not answered. What the same caller says
     /// afterwards is handled after it.

@@ -144,6 +144,7 @@ pub(super) async fn post(
         }
         PostError::Refused(_) => ApiError::internal(error),
     })?;
+    api.gateways.nudge();
     let events = events
         .iter()
         .zip(message_ids)

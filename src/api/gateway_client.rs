@@ -184,7 +184,7 @@ impl Gateways {
         }
     }
 
-    /// Tells one worker that there is something in the inbox. Does not wait; many at once become one. A nudge that is
+    /// Tells one worker that there is something in the inbox or on the queue. Does not wait; many at once become one. A nudge that is
     /// lost costs nothing but time: workers look there by themselves.
     pub fn nudge(&self) {
         self.0.nudge.notify_one();

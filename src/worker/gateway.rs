@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lambda_agent::wire::{self, Credential, Message};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
@@ -50,7 +50,7 @@ struct Shared {
     metrics: Metrics,
     calls: Arc<Semaphore>,
     agents: AtomicUsize,
-    inbox: Arc<tokio::sync::Notify>,
+    nudged: [Arc<Notify>; 2],
 }
 
 /// An instance whose agent may dial.
@@ -87,8 +87,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Most synchronous calls at the same time.
     pub max_calls: usize,
-    /// Notified when a caller says that the inbox has something new.
-    pub inbox: Arc<tokio::sync::Notify>,
+    /// Notified when a caller says that there is something new: in the inbox, or on the queue.
+    pub nudged: [Arc<Notify>; 2],
 }
 
 impl Gateway {
@@ -106,7 +106,7 @@ impl Gateway {
             metrics: parts.metrics,
             calls: Arc::new(Semaphore::new(parts.max_calls)),
             agents: AtomicUsize::new(0),
-            inbox: parts.inbox,
+            nudged: parts.nudged,
         };
         Self { shared: Arc::new(shared) }
     }

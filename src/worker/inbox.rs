@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 /// How often the inbox is looked at without a reason, so that what another process parked is found.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// Shortest time between two looks.
-const LOOK_MIN: Duration = Duration::from_millis(5);
+const LOOK_MIN: Duration = Duration::from_millis(10);
 
 /// What the inbox task works with.
 pub struct Inbox {
@@ -50,6 +50,14 @@ pub struct Inbox {
     pub max_waiting: u32,
 }
 
+/// When the inbox is looked at again.
+enum Wait {
+    /// After this time.
+    Until(Duration),
+    /// When an execution has left the worker.
+    ForRoom,
+}
+
 /// What becomes of a due execution.
 enum Fate {
     /// It is taken on.
@@ -69,30 +77,38 @@ impl Inbox {
         loop {
             // Armed before looking: what comes while we look is not missed.
             let freed = self.admission.freed();
-            let pause = match self.look().await {
-                Ok(Some(_)) => LOOK_MIN,
-                Ok(None) => LOOK_MAX,
+            let wait = match self.look().await {
+                Ok(Some(0)) => Wait::ForRoom,
+                Ok(Some(_)) => Wait::Until(LOOK_MIN),
+                Ok(None) => self.until_next().await,
                 Err(error) if error.retryable() => {
                     let error = chain(&error);
                     tracing::warn!(error, "the inbox cannot be looked at: {error}");
-                    LOOK_MAX
+                    Wait::Until(LOOK_MAX)
                 }
                 Err(error) => return Err(error),
             };
-            let until_next = if pause == LOOK_MAX { self.until_next().await.min(LOOK_MAX) } else { pause };
+            let (pause, for_room) = match wait {
+                Wait::Until(pause) => (pause, false),
+                Wait::ForRoom => (LOOK_MAX, true),
+            };
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 () = self.nudge.notified() => {}
-                () = freed, if pause == LOOK_MIN => {}
-                () = tokio::time::sleep(until_next) => {}
+                // Room comes in ones; what comes within a moment is taken together.
+                () = freed, if for_room => tokio::time::sleep(LOOK_MIN).await,
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    async fn until_next(&self) -> Duration {
+    /// Nothing could be taken: because nothing is due yet, or because what is due belongs to functions that hold all
+    /// they may.
+    async fn until_next(&self) -> Wait {
         match self.store.next_due().await {
-            Ok(Some(due)) => due.since(clock::now()).max(LOOK_MIN * 4),
-            Ok(None) | Err(_) => LOOK_MAX,
+            Ok(Some(due)) if due <= clock::now() => Wait::ForRoom,
+            Ok(Some(due)) => Wait::Until(due.since(clock::now()).clamp(LOOK_MIN, LOOK_MAX)),
+            Ok(None) | Err(_) => Wait::Until(LOOK_MAX),
         }
     }
 

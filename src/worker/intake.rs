@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Place, allowance};
@@ -45,6 +46,8 @@ pub struct Intake {
     pub admission: Arc<Admission>,
     /// Where work goes.
     pub dispatch: Dispatch,
+    /// Notified when a caller of the gateway says that something was posted.
+    pub nudge: Arc<Notify>,
     /// What is counted.
     pub metrics: Metrics,
     /// How it behaves.
@@ -128,6 +131,7 @@ impl Intake {
                     if under_way.is_empty() {
                         tokio::select! {
                             () = cancel.cancelled() => {}
+                            () = self.nudge.notified() => pause = self.options.poll_min,
                             () = tokio::time::sleep(pause) => pause = (pause * 2).min(self.options.poll_max),
                         }
                     }

@@ -101,7 +101,9 @@ async fn hear(
             Some((Message::Cancelled { call, found }, Bytes::new()))
         })),
         Message::Nudge => {
-            shared.inbox.notify_one();
+            for task in &shared.nudged {
+                task.notify_one();
+            }
             None
         }
         Message::FunctionChanged { function } => {
