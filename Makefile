@@ -17,8 +17,8 @@ build: setup ## Build all programs, for development
 
 agent: setup ## Build the agent as one static program: target/agent/lambda-agent
 	RUSTFLAGS="$${RUSTFLAGS:-} -C target-feature=+crt-static" \
-		cargo build --locked --release --package lambda-agent --bin lambda-agent --target $(HOST)
-	install -D -m 0755 $(TARGET)/$(HOST)/release/lambda-agent $(TARGET)/agent/lambda-agent
+		cargo build --locked --profile agent --package lambda-agent --bin lambda-agent --target $(HOST)
+	install -D -m 0755 $(TARGET)/$(HOST)/agent/lambda-agent $(TARGET)/agent/lambda-agent
 
 demo: setup ## Start the service, run real events through it, show what became of them
 	@scripts/demo.sh

@@ -29,6 +29,8 @@ const UPKEEP: Duration = Duration::from_millis(200);
 const ACK_EVERY: u64 = 32;
 /// Unwritten and unacknowledged bytes above which no further piece of a package is taken.
 const BULK_MAX: usize = 4 << 20;
+/// Time that an agent has for its last words.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// Time for a package to be read from the store.
 const PACKAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -115,10 +117,8 @@ impl Link {
                     );
                 }
                 Err(End::Closed(mut connection)) => {
-                    let frame = self.outbox.push(Message::Shutdown, Bytes::new());
-                    if connection.queue(&frame).is_ok() {
-                        connection.finish(Duration::from_secs(2)).await;
-                    }
+                    // Heard to the end: an agent that cannot say its last words waits for a connection that never comes.
+                    let _ = tokio::time::timeout(FAREWELL, self.see_off(&mut connection)).await;
                     return;
                 }
             }
@@ -184,6 +184,19 @@ impl Link {
                 }
                 Some(arrival) = self.arrivals.recv() => return Err(End::Replaced(Box::new(arrival))),
                 _ = upkeep.tick() => self.upkeep(&mut connection).map_err(End::Broken)?,
+            }
+        }
+    }
+
+    /// Has the agent end, and takes what it still says until it hangs up.
+    async fn see_off(&mut self, connection: &mut Connection) -> io::Result<std::convert::Infallible> {
+        let frame = self.outbox.push(Message::Shutdown, Bytes::new());
+        connection.queue(&frame)?;
+        loop {
+            if let Some(frame) = connection.turn().await?
+                && self.inbox.accept(frame.sequence)
+            {
+                self.acknowledge(connection)?;
             }
         }
     }
