@@ -43,6 +43,9 @@ pub enum ServiceError {
         #[source]
         source: io::Error,
     },
+    /// A directory has another user.
+    #[error("{} is used by another process", .0.display())]
+    Taken(PathBuf),
     /// An address cannot be listened on.
     #[error("cannot listen on {0}")]
     Listen(String, #[source] io::Error),
@@ -177,7 +180,7 @@ pub async fn start_worker(
     tasks: &Tasks,
     metrics: &Metrics,
 ) -> Result<Worker, ServiceError> {
-    let driver = Arc::new(local_driver(&config.local, state_dir)?);
+    let driver = Arc::new(local_driver(&config.local, state_dir, tasks)?);
     let parts = worker::Parts {
         store,
         queue,
@@ -215,7 +218,7 @@ fn instance_memory_mib(options: &LocalOptions) -> u32 {
     total_kib.and_then(|kib| u32::try_from(kib / 2048).ok()).unwrap_or(FALLBACK_MIB)
 }
 
-fn local_driver(options: &LocalOptions, state_dir: &Path) -> Result<LocalDriver, ServiceError> {
+fn local_driver(options: &LocalOptions, state_dir: &Path, tasks: &Tasks) -> Result<LocalDriver, ServiceError> {
     let agent = match &options.agent_path {
         Some(path) => PathBuf::from(path),
         None => beside_this_program("lambda-agent")?,
@@ -224,12 +227,9 @@ fn local_driver(options: &LocalOptions, state_dir: &Path) -> Result<LocalDriver,
         Some(path) => PathBuf::from(path),
         None => work_dir(state_dir),
     };
-    Ok(LocalDriver::new(local::Options {
-        agent,
-        work_dir,
-        python: PathBuf::from(&options.python),
-        uid_base: options.sandbox_uid_base,
-    })?)
+    let options =
+        local::Options { agent, work_dir, python: PathBuf::from(&options.python), uid_base: options.sandbox_uid_base };
+    Ok(LocalDriver::new(options, tasks.clone())?)
 }
 
 fn beside_this_program(name: &str) -> Result<PathBuf, ServiceError> {
@@ -268,7 +268,7 @@ pub fn lock_state_dir(dir: &Path) -> Result<(PathBuf, std::fs::File), ServiceErr
     let dir = dir.canonicalize().map_err(wrong("cannot be used"))?;
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).map_err(wrong("is not ours"))?;
     let lock = std::fs::File::create(dir.join("lock")).map_err(wrong("cannot be written to"))?;
-    lock.try_lock().map_err(|error| wrong("is used by another process")(error.into()))?;
+    lock.try_lock().map_err(|_| ServiceError::Taken(dir.clone()))?;
     Ok((dir, lock))
 }
 

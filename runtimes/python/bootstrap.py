@@ -225,10 +225,16 @@ def text_of(value):
 
 
 def frames_of(error):
-    """The stack from the user's outermost frame inwards, each as Python prints it."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    while frames and frames[0].filename.startswith("<frozen importlib"):
-        frames.pop(0)
+    """The user's stack, outermost call first, each frame as Python prints it, with paths as they are in the package."""
+    package = os.environ.get("LAMBDA_TASK_ROOT", "") + os.sep
+    frames = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == __file__ or frame.filename.startswith("<frozen importlib"):
+            continue
+        name = frame.filename
+        if name.startswith(package):
+            name = name[len(package):]
+        frames.append(traceback.FrameSummary(name, frame.lineno, frame.name, lookup_line=False, line=frame.line))
     if len(frames) > TRACE_MAX:
         half = TRACE_MAX // 2
         frames = frames[:half] + frames[-half:]

@@ -21,7 +21,7 @@ use super::identity::Caller;
 use super::input::{Named, NoParameters, Query, header_value, read_body};
 use super::{Api, EXECUTION_ID, functions};
 use crate::clock;
-use crate::model::execution::{EventSummary, Failure, Origin, Reason};
+use crate::model::execution::{EventSummary, Failure, Origin, Phase, Reason};
 use crate::model::{Execution, ExecutionId, Function, Payload};
 
 /// How long a body may take to arrive.
@@ -164,6 +164,8 @@ fn failed(execution: Option<ExecutionId>, failure: &Failure) -> ApiError {
         | Reason::RuntimeUnknown => Code::InvocationFailed,
         Reason::TimedOut | Reason::InitTimedOut => Code::InvocationTimedOut,
         Reason::Overloaded => Code::InvocationOverloaded,
+        // The code had the event: how far it came, nobody knows.
+        Reason::SandboxFailed if failure.phase == Phase::Invoke => Code::InvocationInterrupted,
         Reason::PackageUnavailable | Reason::SandboxFailed | Reason::InstanceUnavailable | Reason::EventExpired => {
             Code::InvocationUnavailable
         }
@@ -180,7 +182,7 @@ fn failed(execution: Option<ExecutionId>, failure: &Failure) -> ApiError {
 mod tests {
     use super::*;
     use crate::model::RequestId;
-    use crate::model::execution::{Component, ErrorDetail, Phase};
+    use crate::model::execution::{Component, ErrorDetail};
 
     #[test]
     fn preferences_are_read_as_rfc_7240_says() {

@@ -58,7 +58,8 @@ pub(super) async fn context(State(api): State<Api>, request: Request, next: Next
     }
     let status = response.status().as_u16();
     let global_request_id = global.as_ref().map_or("-", RequestId::as_str);
-    let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+    // To the microsecond, which is what the clock is good for.
+    let duration_ms = (begun.elapsed().as_secs_f64() * 1_000_000.0).round() / 1000.0;
     tracing::info!(%request_id, global_request_id, status, duration_ms, "{method} {path} {status} {duration_ms:.1} ms");
     response
 }

@@ -108,7 +108,8 @@ fn out_of_time(one: &Awaited, limit: Duration) -> String {
         Awaited::Event(id) => format!(
             "event {id} has not been handled to the end in {limit} s\n  \
              `lambda execution list --event {id}` shows what became of it; none there: no trigger matches it\n  \
-             (`lambda trigger list`), or no worker takes events (`lambda worker list`)"
+             (`lambda trigger list`; it lies on the dead letter queue then, with the reason), or no worker takes events\n  \
+             (`lambda worker list`)"
         ),
     }
 }

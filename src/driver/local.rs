@@ -9,11 +9,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::Mutex;
 
 use super::{Driver, DriverError, InstanceSpec, Observed};
 use crate::model::InstanceId;
+use crate::task::Tasks;
 
 /// User ids that one instance takes: as many as it may have sandboxes.
 const USERS_PER_INSTANCE: u32 = 1000;
@@ -43,6 +45,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct LocalDriver {
     options: Options,
+    tasks: Tasks,
     children: Mutex<Children>,
 }
 
@@ -89,7 +92,7 @@ impl LocalDriver {
     ///
     /// # Errors
     /// When the agent's program is missing or the directory cannot be made.
-    pub fn new(options: Options) -> Result<Self, DriverError> {
+    pub fn new(options: Options, tasks: Tasks) -> Result<Self, DriverError> {
         if !options.agent.is_file() {
             let text = format!("the agent's program {} is not there; set [local] agent_path", options.agent.display());
             return Err(DriverError::Misconfigured(text));
@@ -98,7 +101,7 @@ impl LocalDriver {
             DriverError::Misconfigured(format!("{} cannot be made: {error}", options.work_dir.display()))
         })?;
         open_for_search(&options.work_dir).map_err(|error| DriverError::Unavailable(error.into()))?;
-        Ok(Self { options, children: Mutex::default() })
+        Ok(Self { options, tasks, children: Mutex::default() })
     }
 
     fn dir(&self, id: InstanceId) -> PathBuf {
@@ -173,11 +176,16 @@ impl Driver for LocalDriver {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
+            // What is typed at our terminal is for us: we tell the agent ourselves.
+            .process_group(0)
             .kill_on_drop(true);
-        let child = command.spawn().map_err(|error| {
+        let mut child = command.spawn().map_err(|error| {
             DriverError::Misconfigured(format!("{} cannot be started: {error}", self.options.agent.display()))
         })?;
+        if let Some(stderr) = child.stderr.take() {
+            self.tasks.run("agent log", keep_log(spec.id, stderr));
+        }
         children.users.insert(spec.id, users);
         children.running.insert(spec.id, child);
         Ok(())
@@ -220,6 +228,30 @@ impl Driver for LocalDriver {
     }
 }
 
+/// Takes an agent's log into ours, so that there is one log in one form.
+async fn keep_log(instance: InstanceId, stderr: ChildStderr) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let (level, text) = level_and_text(&line);
+        match level {
+            "ERROR" => tracing::error!(instance.id = %instance, "agent: {text}"),
+            "WARN" => tracing::warn!(instance.id = %instance, "agent: {text}"),
+            "DEBUG" | "TRACE" => tracing::debug!(instance.id = %instance, "agent: {text}"),
+            _ => tracing::info!(instance.id = %instance, "agent: {text}"),
+        }
+    }
+}
+
+/// An agent's line is `TIME LEVEL text`; whatever else comes is text.
+fn level_and_text(line: &str) -> (&str, &str) {
+    let mut parts = line.splitn(2, ' ');
+    let is_time = parts.next().is_some_and(|time| time.parse::<crate::model::Timestamp>().is_ok());
+    match parts.next().map(str::trim_start).and_then(|rest| rest.split_once(' ')) {
+        Some((level, text)) if is_time => (level, text),
+        Some(_) | None => ("INFO", line),
+    }
+}
+
 /// Ends an agent: politely, then not.
 async fn end(child: &mut Child) -> io::Result<()> {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
@@ -230,4 +262,18 @@ async fn end(child: &mut Child) -> io::Result<()> {
         child.kill().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_line_is_taken_apart_and_any_other_is_kept() {
+        let line = "2026-11-22T15:38:54.278420Z  WARN lambda_agent::agent: it ends";
+        assert_eq!(level_and_text(line), ("WARN", "lambda_agent::agent: it ends"));
+        for other in ["", "Traceback (most recent call last):", "2026 WARN x"] {
+            assert_eq!(level_and_text(other), ("INFO", other));
+        }
+    }
 }

@@ -305,9 +305,8 @@ impl Intake {
             "event": message.body,
         });
         if letter.to_string().len() > LETTER_MAX {
-            // What we add would make a message of the largest size too large.
-            letter["event"] = json!(null);
-            letter["event_too_large"] = json!(true);
+            // What we add would make a message of the largest size too large: it goes on as it came, the reason is logged.
+            letter = message.body.clone();
         }
         NewMessage { ttl: self.options.dead_letter_ttl, body: raw(&letter) }
     }

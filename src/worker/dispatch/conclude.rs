@@ -110,20 +110,20 @@ impl Desk {
         let notes = self.starts.remove(&key).unwrap_or_default();
         self.metrics.sandbox_ended(end_of(&sandbox.state, failure.as_ref()));
         if let Some(running) = self.running.remove(&key) {
-            if failure.as_ref().is_some_and(|failure| failure.phase == SandboxPhase::Idle) && running.cancel.is_none() {
-                // The sandbox was gone before the event reached it: the code has not seen it.
-                let work = self.close_log(running, effects);
-                self.lost(work, Reason::InstanceLost, "the sandbox ended before it got the event", now, effects);
-                return;
-            }
+            let unseen = failure.as_ref().is_some_and(|failure| failure.phase == SandboxPhase::Idle);
+            let failure = match failure {
+                Some(failure) if !unseen => failure,
+                // Either it was gone before the event reached it, or its agent was told to end by somebody else. We stop
+                // a sandbox that has an event only to cancel it or to hand it back.
+                _ if running.cancel.is_none() && !running.handed_back => {
+                    let why = if unseen { "the sandbox ended before it got the event" } else { "the agent was ended" };
+                    let work = self.close_log(running, effects);
+                    self.lost(work, Reason::InstanceLost, why, now, effects);
+                    return;
+                }
+                other => other.unwrap_or_else(stopped),
+            };
             let measures = outcome::measures(&measured, running.init);
-            let failure = failure.unwrap_or_else(|| SandboxFailure {
-                kind: FailureKind::Platform,
-                phase: SandboxPhase::Invoke,
-                error_type: "Sandbox.Failure".to_owned(),
-                message: "the sandbox was stopped while it had the event".to_owned(),
-                trace: Vec::new(),
-            });
             let failure = outcome::sandbox_failure(running.work.execution.request_id(), failure);
             self.conclude_running(running, failure, measures, now, effects);
             return;
@@ -422,6 +422,17 @@ impl Desk {
             effects.push(Effect::Reply(call.reply, Box::new(work.execution)));
         }
         drop(work.place);
+    }
+}
+
+/// The failure of a sandbox that was stopped on our word.
+fn stopped() -> SandboxFailure {
+    SandboxFailure {
+        kind: FailureKind::Platform,
+        phase: SandboxPhase::Invoke,
+        error_type: "Sandbox.Failure".to_owned(),
+        message: "the sandbox was stopped while it had the event".to_owned(),
+        trace: Vec::new(),
     }
 }
 

@@ -139,7 +139,7 @@ async fn when_agents_are_killed() {
     let mut killed = 0;
     for _ in 0..4 {
         a_moment().await;
-        for agent in children(service.process().id()) {
+        for agent in agents(service.process().id()) {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), nix::sys::signal::Signal::SIGKILL).unwrap();
             killed += 1;
         }
@@ -151,8 +151,8 @@ async fn when_agents_are_killed() {
     counter.assert_repeats(killed * 8);
 }
 
-/// The processes that a process has started.
-fn children(parent: u32) -> Vec<i32> {
+/// The agents that a service has started.
+pub fn agents(parent: u32) -> Vec<i32> {
     let list = Command::new("ps").args(["-o", "pid=,args=", "--ppid", &parent.to_string()]).output().unwrap();
     String::from_utf8_lossy(&list.stdout)
         .lines()

@@ -87,6 +87,25 @@ async fn what_does_not_finish_within_the_grace_is_handed_back_and_run_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_somebody_else_ends_costs_no_attempt() {
+    let mut service = Service::start();
+    let source = "import time\ndef handler(event, context):\n    time.sleep(1.5)\n    return 'done'\n";
+    let more = json!({"retry": {"max_attempts": 1, "max_event_age": 600}});
+    service.function("slow", source, more).await;
+    service.event("slow", json!({})).await;
+    service
+        .until("it runs", async || (!service.executions("function=slow&state=running").await.is_empty()).then_some(()))
+        .await;
+    for agent in super::nothing_lost::agents(service.process().id()) {
+        let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(agent))).unwrap();
+        assert_eq!(group.as_raw(), agent, "what is typed at the service's terminal does not reach it");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), Signal::SIGTERM).unwrap();
+    }
+    let execution = service.finished("slow", 1).await.remove(0);
+    assert_eq!((&execution["state"], &execution["result"]), (&json!("succeeded"), &json!("done")), "{execution}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sighup_takes_over_what_may_change_and_stops_nothing() {
     let mut service = Service::start_with("[DEFAULT]\ndebug = false\n");
     std::fs::write(service.directory.path().join("lambda.conf"), "[DEFAULT]\ndebug = true\n[worker]\nkeep_alive = 2\n")
