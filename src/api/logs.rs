@@ -115,6 +115,7 @@ pub(super) async fn show(
         drained: false,
         shape,
         begun: false,
+        shown: None,
         ended: false,
         pause: PAUSE_MIN,
         failures: 0,
@@ -171,6 +172,8 @@ struct Reading {
     drained: bool,
     shape: Shape,
     begun: bool,
+    /// The attempt whose lines were written last.
+    shown: Option<u32>,
     ended: bool,
     pause: Duration,
     failures: u32,
@@ -268,6 +271,10 @@ impl Reading {
 
     fn write(&mut self, chunk: &LogChunk) -> Bytes {
         let mut bytes = BytesMut::new();
+        let is_another = self.shown.replace(chunk.attempt).is_some_and(|shown| shown != chunk.attempt);
+        if let (true, Shape::Text, Some(first)) = (is_another, &self.shape, chunk.lines.first()) {
+            bytes.put_slice(format!("{} platform attempt {}\n", first.at, chunk.attempt).as_bytes());
+        }
         for line in &chunk.lines {
             let stream = match line.stream {
                 LogStream::Stdout => "stdout",

@@ -87,7 +87,7 @@ async fn a_failure_is_tried_again_and_then_lies_on_the_dead_letter_queue_until_i
     let trace = failure["error"]["trace"][0].as_str().unwrap();
     assert!(trace.contains("File \"main.py\", line 3, in handler"), "{trace}");
     let id = execution["id"].as_str().unwrap();
-    assert_eq!(service.execution_log(id).await.matches("attempt").count(), 2, "the log of both attempts");
+    assert_eq!(service.execution_log(id).await.matches("stdout attempt").count(), 2, "the log of both attempts");
     let letter =
         service.until("the dead letter is posted", async || service.messages("lost").await.into_iter().next()).await;
     assert_eq!(letter["body"]["execution_id"], id);
