@@ -25,14 +25,18 @@ pub struct Private {
     pub work_dir: PathBuf,
 }
 
-/// Whether this process may make private views: as root that has not lost the right to mount.
+/// Whether this process can make private views: as root that has not lost the right to mount, and not in a plain change
+/// of root, whose `/` is no mount and cannot be cut off from the others.
 #[must_use]
 pub fn is_possible() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let capabilities = capabilities.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
-    Uid::effective().is_root() && capabilities & (1 << CAP_SYS_ADMIN) != 0
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The fifth field is where it is mounted, as seen from our root.
+    let root_is_a_mount = mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"));
+    Uid::effective().is_root() && capabilities & (1 << CAP_SYS_ADMIN) != 0 && root_is_a_mount
 }
 
 impl Private {
