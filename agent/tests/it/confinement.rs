@@ -109,6 +109,11 @@ async fn as_root_every_sandbox_has_its_own_tmp_and_leaves_nothing_there() {
     if !is_root() {
         return;
     }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some("/")),
+        "this cannot be shown in a plain change of root, where / is no mount: run it on the machine itself or in a container"
+    );
     let mut gateway = Gateway::start().await;
     let name = format!("probe-{:016x}", rand::random::<u64>());
     let paths = ["/tmp", "/var/tmp", "/dev/shm"].map(|directory| format!("{directory}/{name}"));
