@@ -30,6 +30,19 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Whether a test that only root can show may go on. Without root it fails, unless it was opted out of by name.
+pub fn root_or_left_out() -> bool {
+    if is_root() {
+        return true;
+    }
+    assert!(
+        std::env::var("LAMBDA_TEST_SKIP_ROOT").as_deref() == Ok("1"),
+        "only root can show this; LAMBDA_TEST_SKIP_ROOT=1 leaves out all tests that need it"
+    );
+    eprintln!("SKIPPED, needs root: LAMBDA_TEST_SKIP_ROOT=1");
+    false
+}
+
 /// How an agent is started.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
