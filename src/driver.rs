@@ -6,8 +6,10 @@ pub mod local;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use lambda_agent::args;
 
-use crate::model::{InstanceId, ProjectId};
+use crate::model::runtime::RuntimeName;
+use crate::model::{FunctionId, InstanceId, ProjectId};
 
 /// What an instance must be able to do, and whom its agent calls.
 #[derive(Clone)]
@@ -16,12 +18,40 @@ pub struct InstanceSpec {
     pub id: InstanceId,
     /// The project it is for.
     pub project_id: ProjectId,
+    /// The one function that it is for; none: any of the project's.
+    pub function_id: Option<FunctionId>,
+    /// The runtime that asked for it, where images differ by runtime.
+    pub runtime: RuntimeName,
     /// Memory for sandboxes, in MiB.
     pub memory_mib: u32,
     /// Where the agent dials.
-    pub gateway: SocketAddr,
+    pub gateway: GatewayAccess,
     /// What the agent shows there, once.
     pub token: String,
+}
+
+impl InstanceSpec {
+    /// What the agent of an instance finds in its environment, for drivers that cannot give it arguments.
+    #[must_use]
+    pub fn agent_environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment = vec![
+            (args::GATEWAY, self.gateway.address.to_string()),
+            (args::INSTANCE, self.id.to_string()),
+            (args::MEMORY, self.memory_mib.to_string()),
+            (args::TOKEN, self.token.clone()),
+        ];
+        environment.extend(self.gateway.fingerprint.clone().map(|fingerprint| (args::FINGERPRINT, fingerprint)));
+        environment
+    }
+}
+
+/// Where an agent dials, and by what it knows that it is right there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayAccess {
+    /// Its address. No name: an agent resolves none.
+    pub address: SocketAddr,
+    /// SHA-256 of the certificate that it must show, in hexadecimal digits; none: they talk without TLS, on one host.
+    pub fingerprint: Option<String>,
 }
 
 /// What a driver sees of an instance.
@@ -35,20 +65,56 @@ pub enum Observed {
     Active,
     /// It has ended and will not come back; the text says why.
     Stopped(String),
+    /// It will never run: the cloud took the order and could not carry it out.
+    Refused(Refusal, String),
+}
+
+/// Why a cloud does not give an instance, for who decides what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// No host has room: later, or elsewhere.
+    Capacity,
+    /// The project of the service has used up its quota: later, or when the operator raises it.
+    Quota,
+    /// What was asked for cannot be had as it is configured: an image, a flavor or a network is missing. It stays so
+    /// until the operator acts.
+    Misconfigured,
+}
+
+impl Refusal {
+    /// As a word in records, logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Capacity => "capacity",
+            Self::Quota => "quota",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
 }
 
 /// Why a driver could not do what it was asked. A failure of the user's code is never one.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
-    /// The cloud has no room or no quota now: try again later, or elsewhere.
-    #[error("no capacity: {0}")]
-    Capacity(String),
+    /// The cloud does not give what was asked for.
+    #[error("{}: {text}", .refusal.as_str())]
+    Refused {
+        /// Why, for programs.
+        refusal: Refusal,
+        /// Why, for people.
+        text: String,
+    },
     /// The cloud could not be reached or answered with a passing fault.
     #[error("the cloud did not answer as it should")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What was asked cannot be done as it is configured: an image is missing, a program is not there.
-    #[error("misconfigured: {0}")]
-    Misconfigured(String),
+}
+
+impl DriverError {
+    /// What was asked cannot be done as it is configured.
+    #[must_use]
+    pub fn misconfigured(text: impl Into<String>) -> Self {
+        Self::Refused { refusal: Refusal::Misconfigured, text: text.into() }
+    }
 }
 
 /// Makes, watches and removes instances.

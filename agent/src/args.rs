@@ -11,6 +11,14 @@ use crate::private::Private;
 
 /// Where the one-time token comes from: the environment, because others can read arguments.
 pub const TOKEN: &str = "LAMBDA_AGENT_TOKEN";
+/// The gateway's address and port, where the agent is given no arguments.
+pub const GATEWAY: &str = "LAMBDA_AGENT_GATEWAY";
+/// SHA-256 of the certificate that the gateway must show, in hexadecimal digits.
+pub const FINGERPRINT: &str = "LAMBDA_AGENT_FINGERPRINT";
+/// The instance's id.
+pub const INSTANCE: &str = "LAMBDA_AGENT_INSTANCE";
+/// Memory for sandboxes, in MiB.
+pub const MEMORY: &str = "LAMBDA_AGENT_MEMORY_MIB";
 
 /// How the program is used.
 pub const USAGE: &str = "\

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lambda_agent::args;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::Mutex;
@@ -95,10 +96,10 @@ impl LocalDriver {
     pub fn new(options: Options, tasks: Tasks) -> Result<Self, DriverError> {
         if !options.agent.is_file() {
             let text = format!("the agent's program {} is not there; set [local] agent_path", options.agent.display());
-            return Err(DriverError::Misconfigured(text));
+            return Err(DriverError::misconfigured(text));
         }
         std::fs::create_dir_all(&options.work_dir).map_err(|error| {
-            DriverError::Misconfigured(format!("{} cannot be made: {error}", options.work_dir.display()))
+            DriverError::misconfigured(format!("{} cannot be made: {error}", options.work_dir.display()))
         })?;
         open_for_search(&options.work_dir).map_err(|error| DriverError::Unavailable(error.into()))?;
         Ok(Self { options, tasks, children: Mutex::default() })
@@ -162,7 +163,7 @@ impl Driver for LocalDriver {
         let mut command = Command::new(&self.options.agent);
         command
             .arg("run")
-            .args(["--gateway", &spec.gateway.to_string()])
+            .args(["--gateway", &spec.gateway.address.to_string()])
             .args(["--instance", &spec.id.to_string()])
             .arg("--work-dir")
             .arg(&dir)
@@ -172,7 +173,7 @@ impl Driver for LocalDriver {
             .args(["--uid-base", &uid_base.to_string()])
             .arg("--die-with-parent")
             .env_clear()
-            .env("LAMBDA_AGENT_TOKEN", &spec.token)
+            .env(args::TOKEN, &spec.token)
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -181,7 +182,7 @@ impl Driver for LocalDriver {
             .process_group(0)
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| {
-            DriverError::Misconfigured(format!("{} cannot be started: {error}", self.options.agent.display()))
+            DriverError::misconfigured(format!("{} cannot be started: {error}", self.options.agent.display()))
         })?;
         if let Some(stderr) = child.stderr.take() {
             self.tasks.run("agent log", keep_log(spec.id, stderr));

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::dispatch::{Dispatch, Event};
 use super::gateway::{Gateway, random_secret};
 use crate::clock;
-use crate::driver::{Driver, DriverError, InstanceSpec, Observed};
+use crate::driver::{Driver, DriverError, GatewayAccess, InstanceSpec, Observed};
 use crate::model::instance::{Instance, InstanceState};
+use crate::model::runtime::RuntimeName;
 use crate::model::{InstanceId, ProjectId, WorkerId};
 use crate::store::Store;
 use crate::task::{Tasks, chain};
@@ -87,7 +88,7 @@ impl FleetHandle {
             }
             for id in self.shared.gateway.expected() {
                 match tokio::time::timeout(CALL_TIMEOUT, self.shared.driver.observe(id)).await {
-                    Ok(Ok(Observed::Stopped(why))) => {
+                    Ok(Ok(Observed::Stopped(why) | Observed::Refused(_, why))) => {
                         self.shared.dispatch.tell(Event::InstanceLost(id, why)).await;
                     }
                     // Absent may be a boot that has not begun yet; a boot that never ends is the dispatcher's to notice.
@@ -127,7 +128,9 @@ impl Shared {
         };
         self.store.put_instance(&instance).await.map_err(|error| chain(&error))?;
         self.gateway.expect(id, token.clone());
-        let spec = InstanceSpec { id, project_id, memory_mib, gateway: self.gateway_address, token };
+        let gateway = GatewayAccess { address: self.gateway_address, fingerprint: None };
+        let runtime = RuntimeName::parse("python3").map_err(|invalid| invalid.to_string())?;
+        let spec = InstanceSpec { id, project_id, function_id: None, runtime, memory_mib, gateway, token };
         let _call = self.calls.acquire().await.map_err(|closed| closed.to_string())?;
         match tokio::time::timeout(CALL_TIMEOUT, self.driver.create(&spec)).await {
             Ok(Ok(())) => {}
