@@ -129,6 +129,16 @@ pub trait Driver: Send + Sync + 'static {
     /// Looks at one instance.
     async fn observe(&self, id: InstanceId) -> Result<Observed, DriverError>;
 
+    /// Looks at many instances, each answered or left out when nothing was found out about it. A driver whose cloud can
+    /// tell of all in one call does that.
+    async fn observe_all(&self, ids: &[InstanceId]) -> Result<Vec<(InstanceId, Observed)>, DriverError> {
+        let mut all = Vec::with_capacity(ids.len());
+        for id in ids {
+            all.push((*id, self.observe(*id).await?));
+        }
+        Ok(all)
+    }
+
     /// Finds every instance that this deployment owns, without asking the store.
     async fn list(&self) -> Result<Vec<InstanceId>, DriverError>;
 

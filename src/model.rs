@@ -16,7 +16,7 @@ pub mod worker;
 pub use event::Event;
 pub use execution::{Execution, ExecutionState};
 pub use function::Function;
-pub use ids::{ExecutionId, FunctionId, InstanceId, ProjectId, RequestId, TriggerId, WorkerId};
+pub use ids::{DeploymentId, ExecutionId, FunctionId, InstanceId, ProjectId, RequestId, TriggerId, WorkerId};
 pub use payload::Payload;
 pub use time::Timestamp;
 pub use trigger::Trigger;

@@ -23,8 +23,8 @@ use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
 use crate::model::worker::Worker;
 use crate::model::{
-    Execution, ExecutionId, ExecutionState, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
-    WorkerId,
+    DeploymentId, Execution, ExecutionId, ExecutionState, Function, FunctionId, InstanceId, ProjectId, Timestamp,
+    Trigger, TriggerId, WorkerId,
 };
 
 /// Whose documents a query may see.
@@ -201,6 +201,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
+
+    /// What this deployment is called in the clouds that it boots instances in: made by the first who asks, the same for
+    /// all ever after.
+    async fn deployment(&self) -> Result<DeploymentId>;
 
     // --- functions ---
 

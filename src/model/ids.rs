@@ -77,6 +77,10 @@ uuid_id!(
     /// One booted instance.
     InstanceId, "instance_id"
 );
+uuid_id!(
+    /// All that share one store: what they boot is told from others' by it.
+    DeploymentId, "deployment_id"
+);
 
 /// Namespace of the ids that are derived from a queue message and a function.
 const EXECUTION_NAMESPACE: Uuid = Uuid::from_u128(0x8d0f_6c0e_5b7a_4b8e_9d3a_6f5e_2c41_a7d9);

@@ -16,7 +16,8 @@ use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
 use crate::model::worker::Worker;
 use crate::model::{
-    Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId, WorkerId,
+    DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
+    WorkerId,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::StoreOutcome;
@@ -86,6 +87,10 @@ impl Store for MeteredStore {
 
     async fn ping(&self) -> Result<()> {
         self.observe("ping", self.inner.ping()).await
+    }
+
+    async fn deployment(&self) -> Result<DeploymentId> {
+        self.observe("deployment", self.inner.deployment()).await
     }
 
     async fn create_function(&self, function: &Function, triggers: &[Trigger]) -> Result<()> {

@@ -33,7 +33,8 @@ use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
 use crate::model::worker::Worker;
 use crate::model::{
-    Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId, WorkerId,
+    DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
+    WorkerId,
 };
 
 /// Connections to each server, unless the connection string says otherwise: enough for all that asks at one time.
@@ -113,6 +114,10 @@ impl Store for MongoStore {
 
     async fn ping(&self) -> Result<()> {
         within(self.timeout, async { Ok(self.database.run_command(doc! { "ping": 1 }).await.map(|_| ())?) }).await
+    }
+
+    async fn deployment(&self) -> Result<DeploymentId> {
+        within(self.timeout, self.name_deployment()).await
     }
 
     async fn create_function(&self, function: &Function, triggers: &[Trigger]) -> Result<()> {

@@ -30,7 +30,8 @@ use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
 use crate::model::worker::Worker;
 use crate::model::{
-    Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId, WorkerId,
+    DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
+    WorkerId,
 };
 
 /// Rows that one transaction of [`Store::expire`] removes at most, so that others come in between.
@@ -85,6 +86,10 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<()> {
         self.engine.read(|db| Ok(db.query_one("SELECT 1", (), |_| Ok(()))?)).await
+    }
+
+    async fn deployment(&self) -> Result<DeploymentId> {
+        self.engine.write(fleet::deployment).await
     }
 
     async fn create_function(&self, function: &Function, triggers: &[Trigger]) -> Result<()> {

@@ -103,7 +103,8 @@ conformance! {
         a_forgotten_worker_is_refused,
         a_worker_that_owns_something_is_not_forgotten,
         what_a_dead_worker_owned_is_adopted_once,
-        instances_are_kept_and_forgotten;
+        instances_are_kept_and_forgotten,
+        a_deployment_has_one_name_for_all_who_ask;
     documents:
         migrating_twice_and_at_once_changes_nothing,
         a_document_of_an_earlier_release_reads,

@@ -11,9 +11,24 @@ use super::{MongoStore, document, page};
 use crate::clock;
 use crate::model::instance::Instance;
 use crate::model::worker::Worker;
-use crate::model::{InstanceId, WorkerId};
+use crate::model::{DeploymentId, InstanceId, WorkerId};
 
 impl MongoStore {
+    pub(super) async fn name_deployment(&self) -> Result<DeploymentId> {
+        let named = doc! { "$setOnInsert": { "name": DeploymentId::generate().to_string() } };
+        let deployment = self.collection("deployment");
+        let known = || async {
+            let found = deployment.find_one(doc! { "_id": "this" }).await?;
+            found.map(|found| Ok(found.get_str("name")?.parse()?)).transpose().map_err(StoreError::Unexpected)
+        };
+        // The one who is second to insert it is refused, and finds it.
+        match deployment.update_one(doc! { "_id": "this" }, named).upsert(true).await {
+            Err(error) if !is_duplicate(&error) => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+        known().await?.ok_or_else(|| StoreError::Unexpected("the deployment's name is gone".into()))
+    }
+
     pub(super) async fn beat(&self, worker: &Worker) -> Result<()> {
         let alive = doc! { "_id": worker.id.to_string(), "state": { "$ne": "dead" } };
         // Literal, since a text that begins with a dollar sign would be an expression.

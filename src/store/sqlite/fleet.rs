@@ -8,7 +8,15 @@ use super::super::{FORGOTTEN_WORKER_REFUSED, Result, Scope, StoreError};
 use super::query;
 use crate::model::instance::Instance;
 use crate::model::worker::{Worker, WorkerState};
-use crate::model::{InstanceId, Timestamp, WorkerId};
+use crate::model::{DeploymentId, InstanceId, Timestamp, WorkerId};
+
+/// The deployment's name; given by the first who asks.
+pub(super) fn deployment(db: &Connection) -> Result<DeploymentId> {
+    db.prepare_cached("INSERT INTO deployment (only, name) VALUES (1, ?) ON CONFLICT DO NOTHING")?
+        .execute([DeploymentId::generate().to_string()])?;
+    let name: String = db.prepare_cached("SELECT name FROM deployment")?.query_row((), |row| row.get(0))?;
+    name.parse().map_err(|invalid| StoreError::Unexpected(Box::<crate::model::Invalid>::new(invalid)))
+}
 
 /// Writes a worker's document.
 pub(super) fn heartbeat(db: &Connection, worker: &Worker, now: Timestamp) -> Result<()> {

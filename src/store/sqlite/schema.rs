@@ -7,7 +7,8 @@ use rusqlite::Connection;
 
 use super::super::{Result, StoreError};
 
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE functions (
         id TEXT PRIMARY KEY, project_id TEXT NOT NULL, name TEXT NOT NULL, runtime TEXT NOT NULL, package TEXT,
         created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, document TEXT NOT NULL
@@ -67,7 +68,9 @@ const STEPS: [&str; 1] = ["
         id TEXT PRIMARY KEY, project_id TEXT NOT NULL, created_at INTEGER NOT NULL, document TEXT NOT NULL
     ) STRICT;
     CREATE INDEX instances_project ON instances (project_id, created_at, id);
-"];
+",
+    "CREATE TABLE deployment (only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL) STRICT;",
+];
 
 /// Applies the steps that the file has not had yet. To be called in a transaction that writes, so that of many which
 /// start at once one does it and the others find it done.

@@ -9,7 +9,8 @@ use lambda_openstack::model::instance::Instance;
 use lambda_openstack::model::package::PackageDigest;
 use lambda_openstack::model::worker::Worker;
 use lambda_openstack::model::{
-    Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId, WorkerId,
+    DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
+    WorkerId,
 };
 use lambda_openstack::store::{
     ExecutionFilter, ExecutionSort, ExecutionWrite, FunctionFilter, FunctionRef, FunctionSort, Inserted, Page,
@@ -28,6 +29,10 @@ impl Store for BrokenStore {
         broken()
     }
     async fn ping(&self) -> Result<()> {
+        broken()
+    }
+
+    async fn deployment(&self) -> Result<DeploymentId> {
         broken()
     }
     async fn create_function(&self, _: &Function, _: &[Trigger]) -> Result<()> {

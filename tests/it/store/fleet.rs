@@ -158,3 +158,14 @@ pub async fn instances_are_kept_and_forgotten(Database { store, .. }: Database) 
     }
     assert_eq!(store.instances(&Scope::All).await.unwrap(), [other]);
 }
+
+pub async fn a_deployment_has_one_name_for_all_who_ask(database: Database) {
+    let other = database.open_again().await;
+    let asked = join_all((0..8).map(|n| {
+        let store = if n % 2 == 0 { &database.store } else { &other };
+        async { store.deployment().await.unwrap() }
+    }));
+    let names = asked.await;
+    assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    assert_eq!(other.deployment().await.unwrap(), names[0]);
+}
