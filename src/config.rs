@@ -19,6 +19,7 @@ pub mod standalone;
 pub mod substitute;
 pub mod worker;
 pub mod zaqar;
+pub mod zun;
 
 mod error;
 mod foreign;
@@ -39,6 +40,7 @@ pub use sources::{ConfigPath, Sources};
 pub use standalone::StandaloneOptions;
 pub use worker::WorkerOptions;
 pub use zaqar::ZaqarOptions;
+pub use zun::ZunOptions;
 
 /// What the sample says of a group.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +101,8 @@ config! {
     worker: WorkerOptions,
     /// `[zaqar]`.
     zaqar: ZaqarOptions,
+    /// `[zun]`.
+    zun: ZunOptions,
 }
 
 impl Config {

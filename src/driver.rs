@@ -2,6 +2,7 @@
 //! asked for; it knows nothing of pools, executions or the store.
 
 pub mod local;
+pub mod zun;
 
 use std::net::SocketAddr;
 

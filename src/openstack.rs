@@ -6,6 +6,7 @@ mod error;
 mod noauth;
 mod session;
 pub mod zaqar;
+pub mod zun;
 
 pub use error::OpenStackError;
 pub use noauth::NoAuth;

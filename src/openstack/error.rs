@@ -138,6 +138,8 @@ fn explanation(body: &[u8]) -> Option<String> {
     let first = text("title");
     let second = text("description").or_else(|| text("detail")).or_else(|| text("message"));
     let whole = match (first, second) {
+        // Zun says everything twice.
+        (Some(first), Some(second)) if first == second => first.to_owned(),
         (Some(first), Some(second)) => format!("{first}: {second}"),
         (Some(one), None) | (None, Some(one)) => one.to_owned(),
         (None, None) => return None,
@@ -163,6 +165,7 @@ mod tests {
         for (body, said) in [
             (r#"{"title":"Not found","description":"no queue"}"#, "Not found: no queue"),
             (r#"{"errors":[{"title":"T","detail":"D"}]}"#, "T: D"),
+            (r#"{"errors":[{"title":"T","detail":"T"}]}"#, "T"),
             (r#"{"error":{"code":404,"title":"T","message":"M"}}"#, "T: M"),
             (r#"{"itemNotFound":{"code":404,"message":"M"}}"#, "M"),
             ("<html>", "status 404"),

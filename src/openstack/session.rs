@@ -353,13 +353,21 @@ async fn read(service: &'static str, mut response: reqwest::Response) -> Result<
     Ok(body.freeze())
 }
 
-/// The endpoint with the request's path behind its own.
+/// The endpoint with the request's path behind its own. Some catalogs name a service with its version (`…/v1`), some
+/// without; a version that stands at the end of the one and the beginning of the other is said once.
 fn target(endpoint: &Url, request: &Request) -> Option<Url> {
     let mut url = endpoint.clone();
     url.set_query(None);
     url.set_fragment(None);
-    url.path_segments_mut().ok()?.pop_if_empty().extend(&request.path);
+    let last = endpoint.path_segments()?.rfind(|segment| !segment.is_empty());
+    let said = request.path.first().is_some_and(|first| is_version(first) && last == Some(first.as_str()));
+    url.path_segments_mut().ok()?.pop_if_empty().extend(request.path.iter().skip(usize::from(said)));
     Some(url)
+}
+
+/// `v2`, `v2.1`.
+fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -403,6 +411,10 @@ mod tests {
             ("http://h/messaging", &["v2"], "http://h/messaging/v2"),
             ("http://h/messaging/", &["v2"], "http://h/messaging/v2"),
             ("http://h/", &["a/b", "..", "c?d#e"], "http://h/a%2Fb/c%3Fd%23e"),
+            ("http://h/container/v1", &["v1", "containers"], "http://h/container/v1/containers"),
+            ("http://h/v2.1/", &["v2.1", "servers"], "http://h/v2.1/servers"),
+            ("http://h/v2", &["v2.1", "servers"], "http://h/v2/v2.1/servers"),
+            ("http://h/queues", &["queues"], "http://h/queues/queues"),
         ] {
             let url = target(&Url::parse(endpoint).unwrap(), &request(path)).unwrap();
             assert_eq!(url.as_str(), whole);
