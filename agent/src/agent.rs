@@ -18,11 +18,12 @@ use tokio::time::timeout;
 
 use crate::cgroup;
 use crate::clean;
-use crate::confine::Users;
+use crate::confine::{Users, uid_base};
 use crate::connect::{self, ConnectError, Dial};
 use crate::link::Link;
 use crate::package::Packages;
 use crate::private;
+use crate::procfs;
 use crate::reap::Reaper;
 use crate::sandbox::{self, Handle, Host};
 use crate::wire::{Credential, Frame, Message};
@@ -51,8 +52,8 @@ pub struct Config {
     pub memory_mib: u32,
     /// The Python for `python3` functions.
     pub python: PathBuf,
-    /// First of the users of sandboxes, when running as root.
-    pub uid_base: u32,
+    /// First of the users of sandboxes, when running as root; none: chosen by the instance's id.
+    pub uid_base: Option<u32>,
     /// Whether to die with the parent.
     pub dies_with_parent: bool,
     /// Whether sandboxes may get a `/tmp` of their own.
@@ -182,9 +183,16 @@ fn host(config: &Config) -> Result<(Arc<Host>, impl Future<Output = ()> + use<>)
     if !has_private_views {
         tracing::warn!("sandboxes share /tmp: this agent may not, or shall not, give each its own");
     }
-    let users = if is_root { Users::own(config.uid_base) } else { Users::same() };
+    let uid_base = match config.uid_base {
+        Some(base) => base,
+        None => uid_base(&config.instance, &procfs::mapped_users()).ok_or_else(|| {
+            let error = io::Error::other("no thousand user ids in a row are mapped; say which with --uid-base");
+            AgentError::System("give sandboxes users of their own", error)
+        })?,
+    };
+    let users = if is_root { Users::own(uid_base) } else { Users::same() };
     let cgroup = groups.as_ref().map(|groups| groups.directory().to_owned());
-    let owner = Owner::this(&config.instance, is_root.then_some(config.uid_base), cgroup, users.mark());
+    let owner = Owner::this(&config.instance, is_root.then_some(uid_base), cgroup, users.mark());
     work_dir.begin(&owner).map_err(system("prepare its directory"))?;
     zygote::write_runtime(&work_dir.runtime()).map_err(system("write the runtime's files"))?;
     let link = Arc::new(Link::default());

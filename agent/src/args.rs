@@ -1,4 +1,5 @@
-//! The command line. Few options and no user but our own drivers, so no library for it.
+//! The command line, and the environment in its place. Few options and no user but our own drivers and images, so no
+//! library for it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,14 +23,19 @@ pub const MEMORY: &str = "LAMBDA_AGENT_MEMORY_MIB";
 
 /// How the program is used.
 pub const USAGE: &str = "\
-usage: lambda-agent run --gateway ADDRESS:PORT --instance ID --work-dir DIR --memory-mib N --python PATH
+usage: lambda-agent run [--gateway ADDRESS:PORT] [--instance ID] [--memory-mib N] [--work-dir DIR] [--python PATH]
                         [--uid-base N] [--die-with-parent] [--no-cgroups] [--shared-tmp] [--patience-seconds N]
        lambda-agent clean --work-dir DIR [--uid-base N]
+       lambda-agent guest-network FILE
        lambda-agent --version
 
-run    dials the gateway and runs sandboxes until it is told to end; the one-time token is read from the environment
-       variable LAMBDA_AGENT_TOKEN
-clean  kills what a killed agent left behind and removes its directory
+run            dials the gateway and runs sandboxes until it is told to end
+clean          kills what a killed agent left behind and removes its directory
+guest-network  tells what a config drive's network_data.json says, for the init of a server's image
+
+The one-time token is read from the environment variable LAMBDA_AGENT_TOKEN. What is not an argument is read from there
+too: LAMBDA_AGENT_GATEWAY, LAMBDA_AGENT_INSTANCE, LAMBDA_AGENT_MEMORY_MIB. Otherwise the directory is
+/var/lib/lambda-agent, Python is /usr/bin/python3, and the users of sandboxes are chosen by the instance's id.
 
 LAMBDA_AGENT_LOG sets what is logged to standard error: error, warn, info (default), debug or trace.
 
@@ -37,8 +43,10 @@ exit codes: 0 asked to end, 64 wrong use, 69 the gateway is out of reach, 71 the
             73 the directory cannot be used, 77 the gateway refused the agent
 ";
 
-/// First user of sandboxes when nothing else is said.
-const UID_BASE: u32 = 200_000;
+/// Where everything is kept when nothing else is said: in an image there is one agent.
+const WORK_DIR: &str = "/var/lib/lambda-agent";
+/// Python when nothing else is said.
+const PYTHON: &str = "/usr/bin/python3";
 const PATIENCE: u64 = 300;
 
 /// What is asked for.
@@ -53,6 +61,8 @@ pub enum Command {
         /// First of its users, for a directory that no longer tells.
         uid_base: Option<u32>,
     },
+    /// Tell what the file says of a server's network.
+    GuestNetwork(PathBuf),
     /// Become a sandbox's program. Not for people.
     Launch(Launch),
     /// Tell the usage.
@@ -66,11 +76,16 @@ pub enum Command {
 #[error("{0}")]
 pub struct Misused(String);
 
-/// Reads a command line, the program's name excluded.
+/// Reads a command line, the program's name excluded, with a look into the environment for what is not in it.
 ///
 /// # Errors
 /// When it is not understood.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String>) -> Result<Command, Misused> {
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, Misused> {
+    // An image that sets a variable to nothing does not set it.
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
     let mut arguments = arguments.into_iter();
     let command = arguments.next().unwrap_or_default();
     match command.to_str() {
@@ -86,19 +101,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
                 "--patience-seconds",
             ];
             let mut options = Options::read(arguments, &known, &flags)?;
+            for (name, from) in [("--gateway", GATEWAY), ("--instance", INSTANCE), ("--memory-mib", MEMORY)] {
+                options.complete(name, from, variable(from));
+            }
             let instance: String = options.needed("--instance")?;
             if instance.is_empty() || !instance.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
                 return Err(Misused("--instance must be letters, digits and '-'".to_owned()));
             }
-            let token = token.filter(|token| !token.is_empty());
+            let token = variable(TOKEN).and_then(|token| token.into_string().ok());
             Ok(Command::Run(Box::new(Config {
                 gateway: options.needed("--gateway")?,
                 instance,
                 token: token.ok_or_else(|| Misused(format!("the environment has no {TOKEN}")))?,
-                work_dir: options.path("--work-dir")?,
+                work_dir: options.last("--work-dir").map_or_else(|| WORK_DIR.into(), PathBuf::from),
                 memory_mib: options.needed("--memory-mib")?,
-                python: options.path("--python")?,
-                uid_base: options.given("--uid-base")?.unwrap_or(UID_BASE),
+                python: options.last("--python").map_or_else(|| PYTHON.into(), PathBuf::from),
+                uid_base: options.given("--uid-base")?,
                 dies_with_parent: options.flags.contains(&"--die-with-parent"),
                 has_private_views: !options.flags.contains(&"--shared-tmp"),
                 may_use_cgroups: !options.flags.contains(&"--no-cgroups"),
@@ -109,6 +127,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
             let mut options = Options::read(arguments, &["--work-dir", "--uid-base"], &[])?;
             Ok(Command::Clean { work_dir: options.path("--work-dir")?, uid_base: options.given("--uid-base")? })
         }
+        Some("guest-network") => match (arguments.next(), arguments.next()) {
+            (Some(file), None) => Ok(Command::GuestNetwork(file.into())),
+            _ => Err(Misused("guest-network needs one file".to_owned())),
+        },
         Some("launch") => {
             let known =
                 ["--parent", "--uid", "--cgroup", "--temporary", "--work-dir", "--limit", "--directory", "--program"];
@@ -142,6 +164,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, token: Option<String
 
 struct Options {
     values: BTreeMap<&'static str, Vec<OsString>>,
+    /// Which variables stand in for options, for complaints.
+    variables: BTreeMap<&'static str, &'static str>,
     flags: Vec<&'static str>,
 }
 
@@ -151,7 +175,7 @@ impl Options {
         known: &[&'static str],
         flags: &[&'static str],
     ) -> Result<Self, Misused> {
-        let mut options = Self { values: BTreeMap::new(), flags: Vec::new() };
+        let mut options = Self { values: BTreeMap::new(), variables: BTreeMap::new(), flags: Vec::new() };
         while let Some(argument) = arguments.next() {
             let is_it = |name: &&&str| argument == **name;
             if let Some(flag) = flags.iter().find(is_it) {
@@ -166,6 +190,22 @@ impl Options {
         Ok(options)
     }
 
+    /// Takes an option from a variable where it was not given.
+    fn complete(&mut self, name: &'static str, variable: &'static str, value: Option<OsString>) {
+        if !self.values.contains_key(name) {
+            self.variables.insert(name, variable);
+            self.values.extend(value.map(|value| (name, vec![value])));
+        }
+    }
+
+    /// What an option is called in complaints.
+    fn called(&self, name: &'static str) -> String {
+        match self.variables.get(name) {
+            Some(variable) => format!("{name} ({variable})"),
+            None => name.to_owned(),
+        }
+    }
+
     fn last(&mut self, name: &'static str) -> Option<OsString> {
         self.values.get_mut(name)?.pop()
     }
@@ -177,11 +217,11 @@ impl Options {
     fn given<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<Option<T>, Misused> {
         let Some(value) = self.last(name) else { return Ok(None) };
         let parsed = value.to_str().and_then(|text| text.parse().ok());
-        parsed.map(Some).ok_or_else(|| Misused(format!("{name} cannot be {}", value.display())))
+        parsed.map(Some).ok_or_else(|| Misused(format!("{} cannot be {}", self.called(name), value.display())))
     }
 
     fn needed<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<T, Misused> {
-        self.given(name)?.ok_or_else(|| Misused(format!("{name} is missing")))
+        self.given(name)?.ok_or_else(|| Misused(format!("{} is missing", self.called(name))))
     }
 }
 
@@ -193,7 +233,13 @@ mod tests {
         "run --gateway 127.0.0.1:9071 --instance i-1 --work-dir /w --memory-mib 512 --python /usr/bin/python3";
 
     fn read(line: &str, token: Option<&str>) -> Result<Command, String> {
-        parse(line.split_whitespace().map(OsString::from), token.map(str::to_owned)).map_err(|error| error.0)
+        let variables: Vec<_> = token.map(|token| (TOKEN, token)).into_iter().collect();
+        read_with(line, &variables)
+    }
+
+    fn read_with(line: &str, variables: &[(&str, &str)]) -> Result<Command, String> {
+        let variable = |name: &str| Some(variables.iter().find(|(known, _)| *known == name)?.1.into());
+        parse(line.split_whitespace().map(OsString::from), variable).map_err(|error| error.0)
     }
 
     #[test]
@@ -203,7 +249,7 @@ mod tests {
         };
         assert_eq!(config.gateway, ([127, 0, 0, 1], 9071).into());
         assert!(config.dies_with_parent && config.may_use_cgroups);
-        assert_eq!((config.memory_mib, config.uid_base, config.token.as_str()), (512, 5, "t"));
+        assert_eq!((config.memory_mib, config.uid_base, config.token.as_str()), (512, Some(5), "t"));
         let launch =
             "launch --parent 7 --uid 9 --cgroup /c --limit core=0 --limit nofile=5 --directory /d --program /p";
         let Ok(Command::Launch(launch)) = read(launch, None) else { panic!("launch") };
@@ -212,12 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_argument_comes_from_the_environment() {
+        let environment = [(GATEWAY, "10.0.0.1:9071"), (INSTANCE, "i-2"), (MEMORY, "128"), (TOKEN, "t")];
+        let Ok(Command::Run(config)) = read_with("run", &environment) else { panic!("run") };
+        assert_eq!((config.gateway, config.instance.as_str()), (([10, 0, 0, 1], 9071).into(), "i-2"));
+        assert_eq!((config.memory_mib, config.uid_base), (128, None));
+        assert_eq!((config.work_dir.as_path(), config.python.as_path()), (WORK_DIR.as_ref(), PYTHON.as_ref()));
+        let Ok(Command::Run(config)) = read_with(RUN, &environment) else { panic!("run") };
+        assert_eq!((config.gateway, config.memory_mib), (([127, 0, 0, 1], 9071).into(), 512), "arguments come first");
+        let error = read_with("run", &[(GATEWAY, "here"), (INSTANCE, "i"), (TOKEN, "t")]).unwrap_err();
+        assert!(error.contains("--gateway (LAMBDA_AGENT_GATEWAY) cannot be here"), "{error}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, token, why) in [
             ("", None, "a command is missing"),
             ("walk", None, "no command walk"),
             (RUN, None, "no LAMBDA_AGENT_TOKEN"),
-            ("run --instance i", Some("t"), "--gateway is missing"),
+            ("run --instance i", Some("t"), "--gateway (LAMBDA_AGENT_GATEWAY) is missing"),
             ("run --instance ../i", Some("t"), "--instance must be"),
             ("run --gateway", Some("t"), "--gateway needs a value"),
             ("run --instance i --gateway localhost:1", Some("t"), "--gateway cannot be localhost:1"),

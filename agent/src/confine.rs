@@ -11,12 +11,40 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::cgroup::{Group, PROCESSES_MAX};
 use crate::private::Private;
 
 /// User ids that one agent takes, from its base on.
 pub const UID_RANGE: u32 = 1000;
+
+/// First user id that may be a sandbox's, where no other was named: below are those of the machine's own.
+const UID_FIRST: u32 = 200_000;
+/// Where a user namespace has fewer, as is usual for containers.
+const UID_FIRST_OF_FEW: u32 = 10_000;
+/// Ranges that instances are spread over.
+const UID_RANGES: u32 = 1_000_000;
+
+/// First user id of the sandboxes of an instance, among those that are mapped. Containers on one host share what the
+/// kernel counts per user, so two of them should not have the same; none when there is no room.
+#[must_use]
+pub fn uid_base(instance: &str, mapped: &[(u32, u32)]) -> Option<u32> {
+    let digest = Sha256::digest(instance.as_bytes());
+    let chance = digest.iter().take(4).fold(0, |number, byte| number << 8 | u32::from(*byte));
+    let (first, count) = *mapped.iter().max_by_key(|(_, count)| *count)?;
+    let end = first.saturating_add(count);
+    let place = |lowest: u32| {
+        let start = lowest.max(first);
+        let ranges = (end.checked_sub(start)? / UID_RANGE).min(UID_RANGES);
+        (ranges > 0).then(|| start + chance % ranges * UID_RANGE)
+    };
+    place(UID_FIRST).or_else(|| place(UID_FIRST_OF_FEW))
+}
+
+/// How willingly the kernel takes a sandbox when a machine or a container is out of memory: first. The zygote's children
+/// have the same.
+pub const OOM_SCORE: &str = "1000";
 
 /// Open files of a process, as on AWS Lambda.
 const OPEN_FILES: u64 = 1024;
@@ -213,6 +241,18 @@ mod tests {
         drop(all);
         let first = users.identity().unwrap().who();
         assert_ne!(users.identity().unwrap().who(), first, "a user id rests before it is used again");
+    }
+
+    #[test]
+    fn instances_get_users_that_exist_and_seldom_the_same() {
+        let everywhere = [(0, u32::MAX)];
+        let bases: HashSet<_> = (0..100).map(|n| uid_base(&format!("i-{n}"), &everywhere).unwrap()).collect();
+        assert!(bases.len() > 95 && bases.iter().all(|base| *base >= UID_FIRST && *base < 2_000_000_000));
+        assert_eq!(uid_base("i", &everywhere), uid_base("i", &everywhere));
+        let base = uid_base("i", &[(0, 65_536)]).unwrap();
+        assert!((UID_FIRST_OF_FEW..65_536 - UID_RANGE).contains(&base), "{base}");
+        assert_eq!(uid_base("i", &[(0, 1)]), None);
+        assert_eq!(uid_base("i", &[]), None);
     }
 
     #[test]

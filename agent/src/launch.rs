@@ -78,6 +78,8 @@ impl Launch {
             let value = (*value).min(hard);
             setrlimit(resource, value, value).map_err(step("limit"))?;
         }
+        // Where memory runs out, a function goes before the agent that has to tell of it. Nothing depends on it.
+        let _ = fs::write("/proc/self/oom_score_adj", confine::OOM_SCORE);
         if let Some(user) = self.user {
             let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
             unistd::setgroups(&[]).map_err(step("groups"))?;

@@ -1,21 +1,24 @@
 //! `lambda-agent`: arguments to configuration, one runtime on the main thread, exit code.
 
 use std::error::Error;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use lambda_agent::agent::{self, AgentError, Config};
 use lambda_agent::args::{self, Command};
-use lambda_agent::clean;
+use lambda_agent::{clean, guest, secret};
 
 fn main() -> ExitCode {
-    #[expect(clippy::disallowed_methods, reason = "the one thing that must not be an argument")]
-    let token = std::env::var(args::TOKEN).ok();
-    match args::parse(std::env::args_os().skip(1), token) {
+    match args::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Run(config)) => run(*config),
         Ok(Command::Clean { work_dir, uid_base }) => match clean::clean(&work_dir, uid_base) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&format!("{}: {error}", work_dir.display()), 71),
+        },
+        Ok(Command::GuestNetwork(file)) => match std::fs::read(&file).map(|json| guest::network(&json)) {
+            Ok(Ok(lines)) => tell(&lines),
+            Ok(Err(error)) => complain(&format!("{}: {error}", file.display()), 65),
+            Err(error) => complain(&format!("{}: {error}", file.display()), 66),
         },
         Ok(Command::Launch(launch)) => ExitCode::from(launch.become_program()),
         Ok(Command::Help) => tell(args::USAGE),
@@ -31,8 +34,12 @@ fn run(config: Config) -> ExitCode {
     tracing_subscriber::fmt()
         .with_max_level(level.unwrap_or(tracing::Level::INFO))
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(false)
         .init();
+    // Before anything else is started.
+    if let Err(error) = secret::keep(args::TOKEN) {
+        tracing::warn!(error = %error, "the token could not be removed from the environment: {error}");
+    }
     // One thread: children die with the thread that started them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

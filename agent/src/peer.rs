@@ -11,8 +11,12 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 /// The user who owns the socket from `client` to `server`; none when there is no such socket.
 #[must_use]
 pub fn owner(client: SocketAddrV4, server: SocketAddrV4) -> Option<u32> {
-    // The kernel may be built without it. The tables have the same in text, after milliseconds.
-    ask_kernel(client, server).unwrap_or_else(|_| look_up(client, server))
+    // The kernel may be built without it, or without what it needs for TCP, which looks as if there were no such socket.
+    // The tables have the same in text, after milliseconds.
+    match ask_kernel(client, server) {
+        Ok(Some(owner)) => Some(owner),
+        Ok(None) | Err(_) => look_up(client, server),
+    }
 }
 
 /// Length of a netlink header, of a request for sockets, and of the identity of a socket in it.

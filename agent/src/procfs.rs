@@ -52,6 +52,17 @@ pub fn users(pid: Pid) -> Option<[u32; 4]> {
     Some([next()?, next()?, next()?, next()?])
 }
 
+/// The ranges of user ids that exist for this process: the first and how many. All, outside of a user namespace.
+#[must_use]
+pub fn mapped_users() -> Vec<(u32, u32)> {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let range = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        Some((fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?))
+    };
+    map.lines().filter_map(range).collect()
+}
+
 /// Highest resident memory of a process so far, in bytes.
 #[must_use]
 pub fn peak_memory(pid: Pid) -> Option<u64> {

@@ -25,3 +25,5 @@ mod logs;
 mod packages;
 #[path = "it/provided.rs"]
 mod provided;
+#[path = "it/secrets.rs"]
+mod secrets;

@@ -15,6 +15,8 @@ and death with its parent. The zygote holds no secret: whatever it has in memory
 import ctypes
 import errno
 import gc
+import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -85,13 +87,17 @@ def enter_private_view(temporary, work_dir):
 
 
 def preload():
-    import importlib
-
+    """Imports the library a module at a time, between which the zygote listens: a slow machine has it all after seconds."""
     for name in PRELOAD.split():
         try:
             importlib.import_module(name)
         except ImportError:
             pass  # Not every Python has everything; a function that needs it gets its own error.
+        yield
+    # What is here now is not looked at by the collector again, so that its pages stay shared.
+    gc.collect()
+    gc.disable()
+    gc.freeze()
 
 
 def unreadable_paths():
@@ -133,8 +139,13 @@ class Zygote:
         poll.register(wake_read, select.POLLIN)
         self.inherited = (wake_read, wake_write)
         self.tell({"ready": sys.version.split()[0], "unreadable": unreadable_paths()})
+        loading = preload()
         while True:
-            for descriptor, _ in poll.poll():
+            # Nobody who waits for a child waits for more than one module.
+            ready = poll.poll(None if loading is None else 0)
+            if not ready and next(loading, self) is self:
+                loading = None
+            for descriptor, _ in ready:
                 if descriptor == wake_read:
                     try:
                         while len(os.read(wake_read, 512)) == 512:
@@ -223,6 +234,12 @@ class Zygote:
             hard = resource.getrlimit(kind)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(kind, (value, value))
+        try:
+            # As the agent's launch.rs does.
+            with open("/proc/self/oom_score_adj", "w") as score:
+                score.write("1000")
+        except OSError:
+            pass
         user = confine["user"]
         if user is not None:
             os.setgroups([])
@@ -283,8 +300,6 @@ def leave(status):
 
 def load_runtime(path):
     """The bootstrap as a module whose name no function's module has."""
-    import importlib.util
-
     spec = importlib.util.spec_from_file_location("_lambda_bootstrap", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -295,14 +310,8 @@ def load_runtime(path):
 def main():
     control(PR_SET_PDEATHSIG, signal.SIGKILL)
     agent = socket.socket(fileno=os.dup(0))
-    preload()
     runtime = load_runtime(os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py"))
-    zygote = Zygote(agent, runtime)
-    # What is here now is not looked at by the collector again, so that its pages stay shared.
-    gc.collect()
-    gc.disable()
-    gc.freeze()
-    zygote.serve()
+    Zygote(agent, runtime).serve()
 
 
 if __name__ == "__main__":

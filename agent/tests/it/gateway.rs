@@ -23,7 +23,7 @@ use zip::write::SimpleFileOptions;
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-const TOKEN: &str = "a-secret-token";
+pub const TOKEN: &str = "a-secret-token";
 const SESSION: &str = "a-secret-session";
 
 pub fn is_root() -> bool {
@@ -52,6 +52,8 @@ pub struct Options {
     pub without_cgroups: bool,
     /// With the machine's own `/tmp`, where test and handler can meet.
     pub shared_tmp: bool,
+    /// As in a container: told by its environment, as process 1, and without the right to mount.
+    pub contained: bool,
 }
 
 pub struct Gateway {
@@ -150,11 +152,26 @@ impl Gateway {
         if std::fs::hard_link(&built, &program).is_err() {
             std::fs::copy(&built, &program).unwrap();
         }
-        let mut command = Command::new(program);
-        command.args(["run", "--gateway", &listener.local_addr().unwrap().to_string(), "--instance", &instance]);
-        command.arg("--work-dir").arg(work.path().join("work"));
-        command.args(["--memory-mib", "4096", "--python", &python(), "--uid-base", &uid_base.to_string()]);
-        command.arg("--die-with-parent");
+        let address = listener.local_addr().unwrap().to_string();
+        let mut command = Command::new(if options.contained { "unshare".as_ref() } else { program.as_os_str() });
+        if options.contained {
+            command.args([
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "setpriv",
+                "--bounding-set",
+                "-sys_admin",
+            ]);
+            command.args(["--inh-caps", "-sys_admin"]).arg(&program);
+            command.env("LAMBDA_AGENT_GATEWAY", address).env("LAMBDA_AGENT_INSTANCE", &instance);
+            command.env("LAMBDA_AGENT_MEMORY_MIB", "4096").arg("run");
+        } else {
+            command.args(["run", "--gateway", &address, "--instance", &instance, "--memory-mib", "4096"]);
+            command.args(["--uid-base", &uid_base.to_string(), "--die-with-parent"]);
+        }
+        command.arg("--work-dir").arg(work.path().join("work")).args(["--python", &python()]);
         if options.without_cgroups {
             command.arg("--no-cgroups");
         }
@@ -412,6 +429,14 @@ impl Gateway {
         let left: Vec<_> =
             std::fs::read_dir(self.work_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["lock"], "nothing is left in its directory");
+    }
+
+    /// The agent's process, also where another stands before it.
+    pub fn agent_pid(&self) -> i32 {
+        let pid = i32::try_from(self.agent.id()).unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let is_agent = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap().ends_with("lambda-agent");
+        if is_agent { pid } else { children.trim().parse().unwrap() }
     }
 
     pub fn wait(&mut self) -> ExitStatus {
