@@ -8,6 +8,7 @@ pub mod ids;
 pub mod instance;
 pub mod package;
 pub mod payload;
+pub mod posting;
 pub mod runtime;
 pub mod time;
 pub mod trigger;

@@ -3,6 +3,8 @@
 
 pub mod fair;
 pub mod fleet;
+pub mod ownership;
 pub mod plan;
+pub mod polls;
 pub mod retry;
 pub mod share;

@@ -11,12 +11,14 @@ use async_trait::async_trait;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiDeps, EventPoster, PostError};
 use crate::config::{Config, LocalOptions, ZaqarOptions};
 use crate::driver::DriverError;
 use crate::driver::local::{self, LocalDriver};
+use crate::model::posting::PostingKey;
 use crate::model::{Event, Invalid, ProjectId};
 use crate::openstack::zaqar::{self, NewMessage};
 use crate::openstack::{CallObservation, NoAuth, OpenStackError, Session, SessionOptions};
@@ -24,6 +26,8 @@ use crate::store::metered::MeteredStore;
 use crate::store::{self, Retention, Store, StoreError};
 use crate::task::{OnFailure, Tasks};
 use crate::telemetry::metrics::{CallStatus, Metrics, Service, metrics_router};
+use crate::worker::intake::Trust;
+use crate::worker::queues::ProjectQueues;
 use crate::worker::{self, Worker};
 
 /// Why a program could not be put together.
@@ -77,13 +81,17 @@ pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn St
     Ok(Arc::new(MeteredStore::new(store, metrics.clone())))
 }
 
-/// The way to the queue service.
+/// The way to the queue service, in the service's own project.
 ///
 /// # Errors
 /// When its address is none.
 pub fn zaqar_client(options: &ZaqarOptions, metrics: &Metrics) -> Result<zaqar::Client, ServiceError> {
+    Ok(zaqar_client_of(options, &options.project_id, metrics)?)
+}
+
+fn zaqar_client_of(options: &ZaqarOptions, project: &str, metrics: &Metrics) -> Result<zaqar::Client, OpenStackError> {
     let endpoint = options.endpoint_override.as_str();
-    let auth = NoAuth::new(&options.project_id, [(zaqar::SERVICE.name(), endpoint)])?;
+    let auth = NoAuth::new(project, [(zaqar::SERVICE.name(), endpoint)])?;
     let metrics = metrics.clone();
     let session = SessionOptions {
         timeout: Duration::from_secs(options.timeout),
@@ -97,6 +105,30 @@ pub fn zaqar_client(options: &ZaqarOptions, metrics: &Metrics) -> Result<zaqar::
         ..SessionOptions::default()
     };
     Ok(zaqar::Client::new(Session::new(Arc::new(auth), session)?))
+}
+
+/// The ways to projects' own queues.
+fn project_queues(options: &ZaqarOptions, metrics: &Metrics) -> ProjectQueues {
+    let (options, metrics) = (options.clone(), metrics.clone());
+    ProjectQueues::new(Arc::new(move |project, _| zaqar_client_of(&options, project.as_str(), &metrics)))
+}
+
+/// Whether only the service is trusted on the platform queue.
+fn is_signed(options: &ZaqarOptions) -> bool {
+    options.trusted_posters.as_deref() == Some("signed")
+}
+
+async fn posting_key(store: &dyn Store) -> Result<PostingKey, StoreError> {
+    Ok(PostingKey::new(&store.posting_secret(&worker::gateway::random_secret()).await?))
+}
+
+/// Who may name a project on the platform queue.
+async fn trusted(config: &Config, store: &dyn Store) -> Result<Trust, ServiceError> {
+    if !is_signed(&config.zaqar) {
+        return Ok(Trust::Everybody { default_project: ProjectId::parse(&config.api.default_project)? });
+    }
+    let unsigned_project = config.zaqar.unsigned_project.as_deref().map(ProjectId::parse).transpose()?;
+    Ok(Trust::Signed { key: posting_key(store).await?, unsigned_project })
 }
 
 /// Listens on an address.
@@ -114,15 +146,30 @@ const EVENT_TTL: Duration = Duration::from_secs(1_209_600);
 struct QueuePoster {
     client: zaqar::Client,
     queue: String,
+    /// Where the secret is that they are signed with; none: they are not signed.
+    signing: Option<Arc<dyn Store>>,
+    key: OnceCell<PostingKey>,
+}
+
+impl QueuePoster {
+    async fn message(&self, event: &Event) -> Result<NewMessage, PostError> {
+        let Some(store) = &self.signing else {
+            return Ok(NewMessage { ttl: EVENT_TTL, body: event.payload().to_raw() });
+        };
+        let key = self.key.get_or_try_init(|| posting_key(store.as_ref())).await;
+        let key = key.map_err(|error| PostError::Unavailable(error.into()))?;
+        let signed = key.sign(event.clone(), &uuid::Uuid::new_v4().simple().to_string());
+        Ok(NewMessage { ttl: EVENT_TTL, body: signed.payload().to_raw() })
+    }
 }
 
 #[async_trait]
 impl EventPoster for QueuePoster {
     async fn post(&self, events: &[Event]) -> Result<Vec<String>, PostError> {
-        let messages = events
-            .iter()
-            .map(|event| NewMessage { ttl: EVENT_TTL, body: event.payload().to_raw() })
-            .collect::<Vec<_>>();
+        let mut messages = Vec::with_capacity(events.len());
+        for event in events {
+            messages.push(self.message(event).await?);
+        }
         self.client.post(&self.queue, &messages).await.map_err(|error| {
             if error.source.retryable() {
                 PostError::Unavailable(error.into())
@@ -145,10 +192,16 @@ pub fn api_router(
     stopping: &CancellationToken,
     metrics: &Metrics,
 ) -> Result<axum::Router, ServiceError> {
+    let poster = QueuePoster {
+        client,
+        queue: config.zaqar.queue.clone(),
+        signing: is_signed(&config.zaqar).then(|| Arc::clone(&store)),
+        key: OnceCell::new(),
+    };
     let deps = ApiDeps {
         options: config.api.clone(),
         store,
-        poster: Arc::new(QueuePoster { client, queue: config.zaqar.queue.clone() }),
+        poster: Arc::new(poster),
         tasks: tasks.clone(),
         shutdown: stopping.clone(),
         extra: Some(metrics_router(metrics.clone())),
@@ -182,8 +235,10 @@ pub async fn start_worker(
 ) -> Result<Worker, ServiceError> {
     let driver = Arc::new(local_driver(&config.local, state_dir, tasks)?);
     let parts = worker::Parts {
+        trusted: trusted(config, store.as_ref()).await?,
         store,
         queue,
+        project_queues: project_queues(&config.zaqar, metrics),
         driver,
         instance_memory_mib: instance_memory_mib(&config.local),
         max_instances: config.local.max_instances,
@@ -191,7 +246,6 @@ pub async fn start_worker(
         worker: config.worker.clone(),
         zaqar: config.zaqar.clone(),
         host: config.default.host.clone().unwrap_or_else(host_name),
-        default_project: ProjectId::parse(&config.api.default_project)?,
         retention: Retention {
             executions: Duration::from_secs(config.database.execution_retention),
             logs: Duration::from_secs(config.database.log_retention),

@@ -21,6 +21,7 @@ use crate::model::execution::{Fence, LogChunk};
 use crate::model::function::FunctionName;
 use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
+use crate::model::trigger::queue::{QueueKey, QueueStatus};
 use crate::model::worker::Worker;
 use crate::model::{
     DeploymentId, Execution, ExecutionId, ExecutionState, Function, FunctionId, InstanceId, ProjectId, Timestamp,
@@ -261,6 +262,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every trigger of a project, for matching.
     async fn project_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>>;
+
+    // --- projects' own queues ---
+
+    /// Every trigger on a project's own queue, of all projects, oldest first: for those who look at the queues.
+    async fn queue_triggers(&self) -> Result<Vec<Trigger>>;
+
+    /// Notes how looking at a trigger's queue goes. [`StoreError::NotFound`] when the trigger is gone.
+    async fn set_queue_status(&self, id: TriggerId, status: &QueueStatus) -> Result<()>;
+
+    /// Which worker looks at which queue. One that is not named is nobody's.
+    async fn queue_owners(&self) -> Result<Vec<(QueueKey, WorkerId)>>;
+
+    /// Makes `worker` the one that looks at a queue if its owner is still `from` (none: nobody); whether it is now. The
+    /// claim lasts until it is released or taken over: whether an owner is alive is for the callers to judge.
+    async fn take_queue(&self, queue: &QueueKey, from: Option<WorkerId>, worker: WorkerId) -> Result<bool>;
+
+    /// Makes a queue nobody's, if `worker` is its owner.
+    async fn release_queue(&self, queue: &QueueKey, worker: WorkerId) -> Result<()>;
+
+    /// The secret with which programs of this deployment sign what they post: `fresh`, if there was none before.
+    async fn posting_secret(&self, fresh: &str) -> Result<String>;
 
     // --- executions ---
 

@@ -1,4 +1,5 @@
-//! Takes events and runs them. One event's way: [`intake`] (or [`inbox`], for what was parked) → [`dispatch`] →
+//! Takes events and runs them. One event's way: [`platform`] or [`queues`] → [`intake`] (or [`inbox`], for what was
+//! parked) → [`dispatch`] →
 //! [`gateway`] → the agent → [`gateway`] → [`dispatch`] → [`record`]. Beside it: [`fleet`] makes instances,
 //! [`heartbeat`] shows life, [`reap`] cleans up after the dead, [`dead_letter`] posts what was given up.
 
@@ -12,6 +13,8 @@ pub mod heartbeat;
 pub mod inbox;
 pub mod intake;
 pub mod outcome;
+pub mod platform;
+pub mod queues;
 pub mod reap;
 pub mod record;
 
@@ -28,9 +31,10 @@ use crate::config::{WorkerOptions, ZaqarOptions};
 use crate::driver::Driver;
 use crate::model::function::QueueName;
 use crate::model::worker::{Worker as WorkerRecord, WorkerState};
-use crate::model::{Invalid, ProjectId, WorkerId};
+use crate::model::{Invalid, WorkerId};
 use crate::openstack::zaqar;
 use crate::scheduler::plan::Limits;
+use crate::scheduler::polls::Pace;
 use crate::scheduler::retry::Backoff;
 use crate::store::{Retention, Store, StoreError};
 use crate::task::{OnFailure, TaskError, Tasks};
@@ -41,12 +45,21 @@ const TARGET_WAIT: Duration = Duration::from_millis(50);
 /// Synchronous calls held for each execution that may run.
 const CALLS_PER_RUNNING: u32 = 8;
 
+/// Pause after the first failure of a project's own queue.
+const QUEUE_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Wake-ups that may wait to be heard. They are hints: what is beyond is lost, and the queue looked at a little later.
+const WAKE_UPS: usize = 1024;
+
 /// What a worker works with.
 pub struct Parts {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// The queue service.
+    /// The queue service, in the service's own project.
     pub queue: zaqar::Client,
+    /// The ways to projects' own queues.
+    pub project_queues: queues::ProjectQueues,
+    /// Who may name a project on the platform queue.
+    pub trusted: intake::Trust,
     /// What makes instances.
     pub driver: Arc<dyn Driver>,
     /// Memory of an instance that the driver makes, in MiB, and how many there may be.
@@ -61,8 +74,6 @@ pub struct Parts {
     pub zaqar: ZaqarOptions,
     /// Name of this machine.
     pub host: String,
-    /// Project of events that name none.
-    pub default_project: ProjectId,
     /// How long executions and logs are kept.
     pub retention: Retention,
     /// Whether no other worker can be using the store: then whoever is written there is a former run of this one.
@@ -214,21 +225,38 @@ impl Worker {
             functions: functions.clone(),
             admission: Arc::clone(&admission),
             dispatch: dispatch.clone(),
-            nudge: posted,
             metrics: parts.metrics.clone(),
             options: intake::Options {
-                queue: parts.zaqar.queue.clone(),
                 dead_letter_queue: parts.zaqar.dead_letter_queue.clone(),
                 dead_letter_ttl: seconds(parts.zaqar.dead_letter_ttl),
-                default_project: parts.default_project.clone(),
                 claim_ttl: seconds(parts.zaqar.claim_ttl),
                 claim_grace: seconds(parts.zaqar.claim_grace),
-                claims: parts.zaqar.claims,
-                poll_min: Duration::from_millis(parts.zaqar.poll_min_ms),
-                poll_max: Duration::from_millis(parts.zaqar.poll_max_ms),
                 max_sandboxes_per_function: o.max_sandboxes_per_function,
                 max_waiting: o.max_waiting,
             },
+        });
+        let platform = Arc::new(platform::Platform {
+            intake: Arc::clone(&intake),
+            source: intake::Source {
+                client: parts.queue.clone(),
+                queue: parts.zaqar.queue.clone(),
+                kind: intake::Kind::Platform(parts.trusted),
+            },
+            nudge: posted,
+            options: platform::Options {
+                claims: parts.zaqar.claims,
+                poll_min: Duration::from_millis(parts.zaqar.poll_min_ms),
+                poll_max: Duration::from_millis(parts.zaqar.poll_max_ms),
+            },
+        });
+        let (_wake, wake_ups) = tokio::sync::mpsc::channel(WAKE_UPS);
+        let queues = Arc::new(queues::Queues {
+            me,
+            store: Arc::clone(&parts.store),
+            intake,
+            access: parts.project_queues.clone(),
+            wake_ups: tokio::sync::Mutex::new(wake_ups),
+            options: queue_options(&parts.zaqar, dead_after),
         });
         let inbox = Arc::new(inbox::Inbox {
             me,
@@ -246,6 +274,8 @@ impl Worker {
             me,
             store: Arc::clone(&parts.store),
             queue: parts.queue.clone(),
+            platform_queue: parts.zaqar.dead_letter_queue.clone(),
+            project_queues: parts.project_queues,
             owing: Arc::clone(&owing),
             metrics: parts.metrics.clone(),
             ttl: seconds(parts.zaqar.dead_letter_ttl),
@@ -281,7 +311,11 @@ impl Worker {
         });
         let token = intake_token.clone();
         tasks.supervise("intake", OnFailure::Restart, move |cancel| {
-            until(cancel, token.clone(), Arc::clone(&intake).run(token.clone()))
+            until(cancel, token.clone(), Arc::clone(&platform).run(token.clone()))
+        });
+        let token = intake_token.clone();
+        tasks.supervise("queues", OnFailure::Restart, move |cancel| {
+            until(cancel, token.clone(), Arc::clone(&queues).run(token.clone()))
         });
 
         Ok(Self {
@@ -357,6 +391,21 @@ impl Reloadable {
             backoff: Backoff { base: Duration::from_secs_f64(o.retry_base), max: Duration::from_secs_f64(o.retry_max) },
             dead_letter_queue: self.dead_letter_queue.clone(),
         }
+    }
+}
+
+fn queue_options(zaqar: &ZaqarOptions, dead_after: Duration) -> queues::Options {
+    queues::Options {
+        pace: Pace {
+            min: Duration::from_millis(zaqar.queue_poll_min_ms),
+            max: Duration::from_millis(zaqar.queue_poll_max_ms),
+            idle_rate: zaqar.queue_idle_rate,
+            at_once: zaqar.queue_claims,
+            failed_min: QUEUE_RETRY_MIN,
+            failed_max: Duration::from_secs(zaqar.queue_retry_max),
+        },
+        refresh: Duration::from_secs_f64(zaqar.queue_refresh),
+        dead_after,
     }
 }
 

@@ -180,7 +180,7 @@ impl ExecutionView {
         let path = format!("/v1/executions/{}", execution.id);
         let measures = &execution.measures;
         let (kind, queue, message_id) = match &execution.origin {
-            Origin::Queue { queue, message_id } => ("queue", Some(queue.clone()), Some(message_id.clone())),
+            Origin::Queue { queue, message_id, .. } => ("queue", Some(queue.clone()), Some(message_id.clone())),
             Origin::Invocation => ("invocation", None, None),
             Origin::AsyncInvocation => ("async_invocation", None, None),
         };

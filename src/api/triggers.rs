@@ -17,6 +17,7 @@ use super::input::{JsonBody, Named, NoParameters, Query, QueryParameters, header
 use super::links::Link;
 use super::paging::{SortKey, next_link, page};
 use crate::clock;
+use crate::model::trigger::queue::{BatchSize, QueueBinding, QueueStatus, SourceQueue};
 use crate::model::trigger::{Filter, Pattern};
 use crate::model::{FunctionId, Invalid, ProjectId, Timestamp, Trigger, TriggerId};
 use crate::store::{Direction, TriggerFilter, TriggerSort};
@@ -58,6 +59,7 @@ impl TriggerBody {
             source: Pattern::parse("source", self.source.as_deref().unwrap_or("*"))?,
             event_type: Pattern::parse("type", self.event_type.as_deref().unwrap_or("*"))?,
             filter,
+            queue: None,
             created_at: now,
         })
     }
@@ -79,6 +81,32 @@ pub(super) struct TriggerCreate {
     #[serde(default)]
     #[schema(value_type = Option<FilterSchema>)]
     filter: Option<Filter>,
+    /// A queue of the project's own whose messages are the events. Then `source` and `type` may both be left out.
+    queue: Option<QueueBody>,
+}
+
+/// A queue of the project's own.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueueBody {
+    /// Its name in Zaqar. It need not be there yet.
+    #[schema(example = "orders")]
+    name: String,
+    /// Most messages taken at once, 1 to 20; each is an execution of its own. Default: 20.
+    #[schema(minimum = 1, maximum = 20)]
+    batch_size: Option<u32>,
+}
+
+impl QueueBody {
+    /// What is bound, before there is a trust.
+    fn bind(&self) -> std::result::Result<QueueBinding, Invalid> {
+        Ok(QueueBinding {
+            name: SourceQueue::parse(&self.name)?,
+            batch_size: self.batch_size.map(BatchSize::new).transpose()?.unwrap_or_default(),
+            trust_id: None,
+            status: QueueStatus::Pending,
+        })
+    }
 }
 
 /// Conditions on an event, in the dialects of the CloudEvents Subscriptions specification. All that are given must hold.
@@ -123,6 +151,15 @@ pub(super) struct TriggerView {
     /// What else has to hold.
     #[schema(value_type = FilterSchema)]
     filter: Filter,
+    /// The project's own queue that the events come from; null: the platform's.
+    queue: Option<QueueView>,
+    /// How it goes: `active`; `pending` before a queue was looked at for the first time; `error` while its queue cannot
+    /// be looked at.
+    status: &'static str,
+    /// Why it is in `error`; each reason is explained in the list of errors.
+    status_reason: Option<&'static str>,
+    /// Why it is in `error`, in words.
+    status_message: Option<String>,
     /// When it was made.
     #[schema(format = DateTime)]
     created_at: String,
@@ -130,8 +167,22 @@ pub(super) struct TriggerView {
     links: Vec<Link>,
 }
 
+/// A queue of the project's own.
+#[derive(Serialize, ToSchema)]
+struct QueueView {
+    /// Its name.
+    name: String,
+    /// Most messages taken at once.
+    batch_size: u32,
+}
+
 impl TriggerView {
     fn new(trigger: &Trigger, base: &str) -> Self {
+        let (status, status_reason, status_message) = match trigger.queue.as_ref().map(|queue| &queue.status) {
+            None | Some(QueueStatus::Active { .. }) => ("active", None, None),
+            Some(QueueStatus::Pending) => ("pending", None, None),
+            Some(QueueStatus::Error { reason, message, .. }) => ("error", Some(reason.as_str()), Some(message.clone())),
+        };
         Self {
             id: trigger.id.to_string(),
             project_id: trigger.project_id.to_string(),
@@ -139,6 +190,13 @@ impl TriggerView {
             source: trigger.source.as_str().to_owned(),
             event_type: trigger.event_type.as_str().to_owned(),
             filter: trigger.filter.clone(),
+            queue: trigger
+                .queue
+                .as_ref()
+                .map(|queue| QueueView { name: queue.name.to_string(), batch_size: queue.batch_size.get() }),
+            status,
+            status_reason,
+            status_message,
             created_at: trigger.created_at.to_string(),
             links: vec![
                 Link::new("self", base, &format!("/v1/triggers/{}", trigger.id)),
@@ -214,10 +272,16 @@ pub(super) async fn create(
     let missing = || ApiError::new(Code::TriggerInvalid, format!("function: there is no function '{}'", shown(&name)));
     let reference = functions::reference(&name).ok_or_else(missing)?;
     let function = or_missing(api.store.function(&caller.scope(), &reference).await, missing)?;
-    let body = TriggerBody { source: wanted.source, event_type: wanted.event_type, filter: wanted.filter };
-    let trigger = body
-        .bind(&function.project_id, function.id, clock::now())
-        .map_err(|invalid| ApiError::invalid(Code::TriggerInvalid, &invalid))?;
+    let invalid = |invalid| ApiError::invalid(Code::TriggerInvalid, &invalid);
+    let queue = wanted.queue.as_ref().map(QueueBody::bind).transpose().map_err(invalid)?;
+    let anything = || queue.is_some().then(|| "*".to_owned());
+    let body = TriggerBody {
+        source: wanted.source.or_else(anything),
+        event_type: wanted.event_type.or_else(anything),
+        filter: wanted.filter,
+    };
+    let mut trigger = body.bind(&function.project_id, function.id, clock::now()).map_err(invalid)?;
+    trigger.queue = queue;
     or_missing(api.store.create_trigger(&trigger).await, missing)?;
     let view = TriggerView::new(&trigger, &caller.base);
     let location = header_value(&format!("{}/v1/triggers/{}", caller.base, trigger.id));

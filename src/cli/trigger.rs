@@ -15,6 +15,10 @@ const COLUMNS: &[Column] = &[
     Column::listed("source"),
     Column::listed("type"),
     Column::listed("filter"),
+    Column::listed("queue"),
+    Column::listed("status"),
+    Column::other("status_reason"),
+    Column::other("status_message"),
     Column::other("project_id"),
     Column::other("created_at"),
     Column::hidden("links"),
@@ -54,6 +58,12 @@ pub struct CreateArgs {
     function: String,
     #[command(flatten)]
     binding: BindingArgs,
+    /// A queue of the project's own: its messages are the events. Without --source and --type: all of them.
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
+    /// Most messages that are taken from the queue at once, 1 to 20.
+    #[arg(long, value_name = "NUMBER", requires = "queue")]
+    batch_size: Option<u32>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -119,9 +129,20 @@ impl Command {
         match self {
             Self::Create(args) => {
                 args.output.check(COLUMNS)?;
-                let Some(mut body) = args.binding.trigger()? else {
-                    return Err(CliError::Usage("say which events: --source, --type or --filter".to_owned()));
+                let mut body = match (args.binding.trigger()?, &args.queue) {
+                    (Some(body), _) => body,
+                    (None, Some(_)) => Map::new(),
+                    (None, None) => {
+                        let why = "say which events: --source, --type, --filter or --queue";
+                        return Err(CliError::Usage(why.to_owned()));
+                    }
                 };
+                if let Some(name) = &args.queue {
+                    let mut queue = Map::new();
+                    queue.insert("name".to_owned(), json!(name));
+                    queue.extend(args.batch_size.map(|size| ("batch_size".to_owned(), json!(size))));
+                    body.insert("queue".to_owned(), queue.into());
+                }
                 body.insert("function".to_owned(), json!(args.function));
                 let created = client.post(&["triggers"]).json(&body.into()).json_answer().await?;
                 args.output.print_object(COLUMNS, &created)

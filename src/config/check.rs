@@ -179,6 +179,12 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
         format!("at most poll_max_ms, which is {}", zaqar.poll_max_ms),
     );
     require(
+        zaqar.queue_poll_min_ms <= zaqar.queue_poll_max_ms,
+        group,
+        "queue_poll_min_ms",
+        format!("at most queue_poll_max_ms, which is {}", zaqar.queue_poll_max_ms),
+    );
+    require(
         zaqar.dead_letter_queue != zaqar.queue,
         group,
         "dead_letter_queue",
@@ -247,7 +253,7 @@ mod tests {
     #[test]
     fn each_conflict_is_found() {
         type Change = fn(&mut Config);
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("default_limit", |c| c.api.default_limit = c.api.max_limit + 1),
             ("dead_after", |c| c.worker.dead_after = 2.0 * c.worker.heartbeat_interval),
             ("retry_base", |c| c.worker.retry_base = c.worker.retry_max + 1.0),
@@ -255,6 +261,7 @@ mod tests {
             ("gateway_advertise", |c| c.worker.gateway_advertise = Some("0.0.0.0:9071".to_owned())),
             ("gateway_advertise", |c| c.worker.gateway_bind = "0.0.0.0:9071".to_owned()),
             ("poll_min_ms", |c| c.zaqar.poll_min_ms = c.zaqar.poll_max_ms + 1),
+            ("queue_poll_min_ms", |c| c.zaqar.queue_poll_min_ms = c.zaqar.queue_poll_max_ms + 1),
             ("dead_letter_queue", |c| c.zaqar.dead_letter_queue = c.zaqar.queue.clone()),
             ("endpoint_override", |c| c.zaqar.endpoint_override.push_str("/v2/")),
             ("queue_bind", |c| c.standalone.queue_bind = c.standalone.api_bind.clone()),

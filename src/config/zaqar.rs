@@ -27,6 +27,26 @@ options! {
         [range(1, 60_000)] poll_min_ms: u64 = 20;
         /// Milliseconds between two looks at a queue that has been empty for long.
         [range(1, 60_000)] poll_max_ms: u64 = 200;
+        /// Who may name the project of an event on the platform queue. `all`: whoever can post there, which is everybody
+        /// with any role in its project. `signed`: only the service itself, which signs what comes through
+        /// POST /v1/events. When unset: `signed` where the service authenticates with Keystone, else `all`.
+        [form(Form::OneOf(&["all", "signed"]))] trusted_posters: Option<String> = None;
+        /// With `signed`: project whose events all other messages on the platform queue are, whatever they say. When
+        /// unset, they become dead letters.
+        [form(Form::Word)] unsigned_project: Option<String> = None;
+        /// Most claims under way at once on projects' own queues in one worker.
+        [range(1, 64)] queue_claims: usize = 8;
+        /// Milliseconds between two looks at a project's own queue when it is empty, shortly after something was there.
+        [range(1, 60_000)] queue_poll_min_ms: u64 = 100;
+        /// Milliseconds between two looks at a project's own queue that has been empty for long.
+        [range(1, 600_000)] queue_poll_max_ms: u64 = 2000;
+        /// Most looks a second at projects' own queues that have been empty for long, over all of them in one worker:
+        /// with many queues the pause grows beyond queue_poll_max_ms.
+        [range(0.1, 10_000)] queue_idle_rate: f64 = 20.0;
+        /// Most seconds between two looks at a project's own queue that fails.
+        [range(1, 86_400)] queue_retry_max: u64 = 300;
+        /// Seconds between two looks at which queues of projects there are and which worker has them.
+        [range(0.1, 60)] queue_refresh: f64 = 2.0;
         /// Seconds for which a dead letter is kept. Zaqar takes no more than its own max_message_ttl.
         [range(60, 1_209_600)] dead_letter_ttl: u32 = 1_209_600;
     }

@@ -13,6 +13,12 @@ const ATTRIBUTE_MAX: usize = 1024;
 /// The extension attribute that names the project whose triggers an event on the platform queue is for.
 pub const PROJECT_ATTRIBUTE: &str = "projectid";
 
+/// The type of an event that is a message of a project's own queue which is no CloudEvent.
+pub const MESSAGE_TYPE: &str = "zaqar.message";
+
+/// The extension attribute in which the service signs what it posts to the platform queue.
+pub const SIGNATURE_ATTRIBUTE: &str = "lambdasignature";
+
 /// A CloudEvent that is known to have the required attributes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -37,6 +43,46 @@ impl Event {
         object.entry("specversion").or_insert_with(|| "1.0".into());
         object.entry("id").or_insert_with(|| fallback_id.into());
         Self::from_object(object)
+    }
+
+    /// Reads a message of a project's own queue, where any JSON is welcome: a CloudEvent that says so (`specversion`) is
+    /// taken as it is, everything else is wrapped in one of type [`MESSAGE_TYPE`]. Either is an event of `project`,
+    /// whatever the message says: who can post to the queue is of that project.
+    #[must_use]
+    pub fn from_own_queue(body: Value, queue: &str, message_id: &str, project: &ProjectId) -> Self {
+        let as_it_is = match &body {
+            Value::Object(object) if object.contains_key("specversion") => Self::from_object(object.clone()).ok(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+                None
+            }
+        };
+        let event = as_it_is.unwrap_or_else(|| {
+            let mut object = Map::new();
+            for (name, value) in [
+                ("specversion", "1.0"),
+                ("id", message_id),
+                ("source", &format!("zaqar:{queue}")),
+                ("type", MESSAGE_TYPE),
+                ("datacontenttype", "application/json"),
+            ] {
+                object.insert(name.to_owned(), value.into());
+            }
+            object.insert("data".to_owned(), body);
+            Self { object, project: None }
+        });
+        event.for_project(project)
+    }
+
+    /// Takes an attribute out.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        self.object.remove(name)
+    }
+
+    /// Sets an attribute that the service adds by itself.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.object.insert(name.to_owned(), value.into());
+        self
     }
 
     fn from_object(object: Map<String, Value>) -> Result<Self, Invalid> {
@@ -192,6 +238,32 @@ mod tests {
         assert_eq!(event.project().map(ProjectId::as_str), Some("alice"));
         assert_eq!((event.source(), event.event_type()), ("swift", "created"));
         assert_eq!(event.at("data.name"), Some(&json!("a")));
+    }
+
+    #[test]
+    fn a_message_of_an_own_queue_is_an_event_whatever_it_is() {
+        let project = ProjectId::parse("p1").unwrap();
+        let read = |body: Value| Event::from_own_queue(body, "orders", "m1", &project);
+        let cloud = json!({"specversion": "1.0", "id": "1", "source": "shop", "type": "order", "projectid": "other"});
+        assert_eq!((read(cloud.clone()).id(), read(cloud.clone()).source()), ("1", "shop"));
+        assert_eq!(read(cloud).project(), Some(&project));
+        for body in [
+            json!(null),
+            json!(7),
+            json!("x"),
+            json!([1]),
+            json!({"order": 1}),
+            json!({"source": "shop", "type": "order"}),
+            json!({"specversion": "1.0", "Bad-Name": 1}),
+            json!({"specversion": "0.3", "id": "1", "source": "shop", "type": "order"}),
+        ] {
+            let event = read(body.clone());
+            assert_eq!((event.id(), event.source(), event.event_type()), ("m1", "zaqar:orders", MESSAGE_TYPE));
+            assert_eq!((event.at("data"), event.project()), (Some(&body), Some(&project)));
+            // What a handler gets is an event that anybody would take.
+            let written: Value = serde_json::from_slice(event.payload().bytes()).unwrap();
+            assert_eq!(Event::from_value(written, "").unwrap(), event);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::function::{FunctionName, QueueName};
-use super::ids::{ExecutionId, FunctionId, InstanceId, ProjectId, RequestId, WorkerId};
+use super::ids::{ExecutionId, FunctionId, InstanceId, ProjectId, RequestId, TriggerId, WorkerId};
 use super::time::Millis;
 use super::{Event, Function, Payload, Timestamp};
 
@@ -75,6 +75,9 @@ pub enum Origin {
         queue: String,
         /// The message.
         message_id: String,
+        /// The trigger, where the queue is the project's own; none: it is the platform's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trigger_id: Option<TriggerId>,
     },
     /// A REST call that waits for the answer.
     Invocation,

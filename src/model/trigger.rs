@@ -1,10 +1,13 @@
 //! Which events go to which function.
 
+pub mod queue;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::queue::{QueueBinding, QueueKey};
 use super::{Event, FunctionId, Invalid, ProjectId, Timestamp, TriggerId};
 
 /// Binds events to a function: an event matches when its `source` and `type` do and the filter holds.
@@ -24,6 +27,9 @@ pub struct Trigger {
     /// What else has to hold.
     #[serde(default)]
     pub filter: Filter,
+    /// The project's own queue that the events come from; none: the platform's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueBinding>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -33,6 +39,13 @@ impl Trigger {
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
         self.source.matches(event.source()) && self.event_type.matches(event.event_type()) && self.filter.matches(event)
+    }
+
+    /// The project's own queue that it listens to, if it does.
+    #[must_use]
+    pub fn queue_key(&self) -> Option<QueueKey> {
+        let queue = self.queue.as_ref()?.name.clone();
+        Some(QueueKey { project_id: self.project_id.clone(), queue })
     }
 }
 

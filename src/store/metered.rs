@@ -14,6 +14,7 @@ use super::{
 use crate::model::execution::LogChunk;
 use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
+use crate::model::trigger::queue::{QueueKey, QueueStatus};
 use crate::model::worker::Worker;
 use crate::model::{
     DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
@@ -153,6 +154,30 @@ impl Store for MeteredStore {
 
     async fn project_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>> {
         self.observe("project_triggers", self.inner.project_triggers(project)).await
+    }
+
+    async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
+        self.observe("queue_triggers", self.inner.queue_triggers()).await
+    }
+
+    async fn set_queue_status(&self, id: TriggerId, status: &QueueStatus) -> Result<()> {
+        self.observe("set_queue_status", self.inner.set_queue_status(id, status)).await
+    }
+
+    async fn queue_owners(&self) -> Result<Vec<(QueueKey, WorkerId)>> {
+        self.observe("queue_owners", self.inner.queue_owners()).await
+    }
+
+    async fn take_queue(&self, queue: &QueueKey, from: Option<WorkerId>, worker: WorkerId) -> Result<bool> {
+        self.observe("take_queue", self.inner.take_queue(queue, from, worker)).await
+    }
+
+    async fn release_queue(&self, queue: &QueueKey, worker: WorkerId) -> Result<()> {
+        self.observe("release_queue", self.inner.release_queue(queue, worker)).await
+    }
+
+    async fn posting_secret(&self, fresh: &str) -> Result<String> {
+        self.observe("posting_secret", self.inner.posting_secret(fresh)).await
     }
 
     async fn insert_executions(&self, executions: &[Execution]) -> Result<Inserted> {

@@ -12,6 +12,7 @@ mod inbox;
 mod logs;
 mod packages;
 mod page;
+mod queues;
 mod schema;
 
 use std::time::Duration;
@@ -31,6 +32,7 @@ use super::{
 use crate::model::execution::LogChunk;
 use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
+use crate::model::trigger::queue::{QueueKey, QueueStatus};
 use crate::model::worker::Worker;
 use crate::model::{
     DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
@@ -181,6 +183,30 @@ impl Store for MongoStore {
 
     async fn project_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>> {
         within(self.timeout, self.all_triggers(project)).await
+    }
+
+    async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
+        within(self.timeout, self.find_queue_triggers()).await
+    }
+
+    async fn set_queue_status(&self, id: TriggerId, status: &QueueStatus) -> Result<()> {
+        within(self.timeout, self.write_queue_status(id, status)).await
+    }
+
+    async fn queue_owners(&self) -> Result<Vec<(QueueKey, WorkerId)>> {
+        within(self.timeout, self.list_queue_owners()).await
+    }
+
+    async fn take_queue(&self, queue: &QueueKey, from: Option<WorkerId>, worker: WorkerId) -> Result<bool> {
+        within(self.timeout, self.claim_queue(queue, from, worker)).await
+    }
+
+    async fn release_queue(&self, queue: &QueueKey, worker: WorkerId) -> Result<()> {
+        within(self.timeout, self.give_up_queue(queue, worker)).await
+    }
+
+    async fn posting_secret(&self, fresh: &str) -> Result<String> {
+        within(self.timeout, self.keep_secret(fresh)).await
     }
 
     async fn insert_executions(&self, executions: &[Execution]) -> Result<Inserted> {

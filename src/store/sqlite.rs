@@ -8,6 +8,7 @@ mod inbox;
 mod logs;
 mod packages;
 mod query;
+mod queues;
 mod schema;
 
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -28,6 +29,7 @@ use crate::clock;
 use crate::model::execution::LogChunk;
 use crate::model::instance::Instance;
 use crate::model::package::PackageDigest;
+use crate::model::trigger::queue::{QueueKey, QueueStatus};
 use crate::model::worker::Worker;
 use crate::model::{
     DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
@@ -166,6 +168,34 @@ impl Store for SqliteStore {
     async fn project_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>> {
         let project = project.clone();
         self.engine.read(move |db| functions::project_triggers(db, &project)).await
+    }
+
+    async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
+        self.engine.read(queues::triggers).await
+    }
+
+    async fn set_queue_status(&self, id: TriggerId, status: &QueueStatus) -> Result<()> {
+        let status = status.clone();
+        self.engine.write(move |db| queues::set_status(db, id, status)).await
+    }
+
+    async fn queue_owners(&self) -> Result<Vec<(QueueKey, WorkerId)>> {
+        self.engine.read(queues::owners).await
+    }
+
+    async fn take_queue(&self, queue: &QueueKey, from: Option<WorkerId>, worker: WorkerId) -> Result<bool> {
+        let queue = queue.clone();
+        self.engine.write(move |db| queues::take(db, &queue, from, worker)).await
+    }
+
+    async fn release_queue(&self, queue: &QueueKey, worker: WorkerId) -> Result<()> {
+        let queue = queue.clone();
+        self.engine.write(move |db| queues::release(db, &queue, worker)).await
+    }
+
+    async fn posting_secret(&self, fresh: &str) -> Result<String> {
+        let fresh = fresh.to_owned();
+        self.engine.write(move |db| queues::keep_secret(db, &fresh)).await
     }
 
     async fn insert_executions(&self, executions: &[Execution]) -> Result<Inserted> {

@@ -74,6 +74,15 @@ impl Admission {
         self.total - self.lock().all
     }
 
+    /// Places that a project could take now.
+    #[must_use]
+    pub fn free_for(&self, project: &ProjectId) -> u32 {
+        let held = self.lock();
+        let of_project = held.projects.get(project).copied().unwrap_or(0);
+        let others = held.all - of_project;
+        (self.total - others).div_ceil(2).saturating_sub(of_project).min(self.total - held.all)
+    }
+
     /// Places taken.
     #[must_use]
     pub fn held(&self) -> u32 {
@@ -147,6 +156,8 @@ mod tests {
                 places.push(place);
             }
         }
+        assert_eq!(admission.free_for(&project("a")), 0);
+        assert!(admission.free_for(&project("e")) > 0);
         assert!(admission.admit(&project("e"), FunctionId::generate(), 1).is_some());
         assert!(admission.free() > 0);
     }

@@ -1,4 +1,7 @@
 //! Posts what was given up to its dead letter queue, and notes in the record that it was.
+//!
+//! A letter whose event came from a project's own queue goes to the queue that its function names in that project, through
+//! the trust of the trigger; where that cannot be, and for all others, to a queue of the service's project.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +11,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::raw;
+use super::queues::ProjectQueues;
 use crate::clock;
-use crate::model::execution::Change;
-use crate::model::{Execution, WorkerId};
+use crate::model::execution::{Change, Origin};
+use crate::model::{Execution, ProjectId, Trigger, TriggerId, WorkerId};
+use crate::openstack::OpenStackError;
 use crate::openstack::zaqar::{self, NewMessage};
-use crate::store::{ExecutionWrite, Store};
+use crate::store::{ExecutionWrite, Scope, Store, StoreError};
 use crate::task::{TaskError, chain};
 use crate::telemetry::metrics::{DeadLetterReason, Metrics};
 
@@ -29,8 +34,12 @@ pub struct DeadLetters {
     pub me: WorkerId,
     /// The store.
     pub store: Arc<dyn Store>,
-    /// The queue service.
+    /// The queue service, in the service's own project.
     pub queue: zaqar::Client,
+    /// The dead letter queue of functions that name none.
+    pub platform_queue: String,
+    /// The ways to projects' own queues.
+    pub project_queues: ProjectQueues,
     /// Notified when there is one to post.
     pub owing: Arc<Notify>,
     /// What is counted.
@@ -87,21 +96,73 @@ impl DeadLetters {
             "state": execution.state,
             "event": event,
         });
-        let name = letter.queue.as_str();
-        self.queue.ensure_queue(name, &Map::new()).await?;
-        match self.queue.post(name, &[NewMessage { ttl: self.ttl, body: raw(&body) }]).await {
-            Ok(_) => {}
-            Err(error) if error.source.retryable() => return Err(error.into()),
+        let message = NewMessage { ttl: self.ttl, body: raw(&body) };
+        let own = match &execution.origin {
+            Origin::Queue { trigger_id: Some(trigger), .. } if letter.queue.as_str() != self.platform_queue => {
+                self.way_to_own(&execution.project_id, *trigger).await?
+            }
+            Origin::Queue { .. } | Origin::Invocation | Origin::AsyncInvocation => None,
+        };
+        if let Some(client) = own {
+            match post(&client, letter.queue.as_str(), &message).await {
+                Ok(()) => return self.note(execution).await,
+                // Others' letters need not wait for this project's queue.
+                Err(error) if error.retryable() => {
+                    let error = chain(&error);
+                    tracing::warn!(execution.id = %execution.id, error, "a dead letter has to wait: {error}");
+                    return Ok(false);
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::info!(
+                        execution.id = %execution.id, error,
+                        "a dead letter cannot be posted to the project's own queue, it goes to the platform's: {error}"
+                    );
+                }
+            }
+        }
+        let is_elsewhere = matches!(execution.origin, Origin::Queue { trigger_id: Some(_), .. });
+        let name = if is_elsewhere { self.platform_queue.as_str() } else { letter.queue.as_str() };
+        match post(&self.queue, name, &message).await {
+            Ok(()) => {}
+            Err(error) if error.retryable() => return Err(error.into()),
             Err(error) => {
                 // Larger than a message may be, for instance. The record keeps the event: it can be re-driven from there.
                 let error = chain(&error);
                 tracing::error!(execution.id = %execution.id, error, "a dead letter cannot be posted: {error}");
             }
         }
+        self.note(execution).await
+    }
+
+    /// The way to a project's own queues: through the trigger that brought the event, or through another one of the
+    /// project if that is gone. None: there is none.
+    async fn way_to_own(&self, project: &ProjectId, trigger: TriggerId) -> Result<Option<zaqar::Client>, StoreError> {
+        let trigger = match self.store.trigger(&Scope::Project(project.clone()), trigger).await {
+            Ok(trigger) => Some(trigger),
+            Err(StoreError::NotFound(_)) => {
+                let others = self.store.project_triggers(project).await?;
+                others.into_iter().find(|trigger| trigger.queue.is_some())
+            }
+            Err(error) => return Err(error),
+        };
+        let trust_id = trigger.and_then(|Trigger { queue, .. }| queue?.trust_id);
+        // Without a trust there is a way only where there is no Keystone.
+        Ok(self.project_queues.client(project, trust_id.as_deref()).ok())
+    }
+
+    /// Notes that a letter is posted; whether the record agrees.
+    async fn note(&self, execution: Execution) -> Result<bool, TaskError> {
         self.metrics.dead_letter(DeadLetterReason::GivenUp);
         let expected = execution.fence();
         let mut next = execution;
         next.apply(Change::DeadLetterPosted { at: clock::now() })?;
         Ok(self.store.write_executions(&[ExecutionWrite { expected, next }]).await?.first() == Some(&true))
     }
+}
+
+async fn post(client: &zaqar::Client, queue: &str, message: &NewMessage) -> Result<(), OpenStackError> {
+    client.ensure_queue(queue, &Map::new()).await?;
+    client.post(queue, std::slice::from_ref(message)).await?;
+    Ok(())
 }

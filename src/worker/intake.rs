@@ -1,31 +1,33 @@
-//! From the queue to the inbox. A message is claimed, matched to triggers, inserted as one execution per function, and
-//! only then deleted: from the insert on, the store is the truth. A message that comes twice inserts nothing new.
+//! From a queue to the inbox: the platform's ([`super::platform`]) and projects' own ([`super::queues`]). A message is
+//! claimed, matched to triggers, inserted as one execution per function, and only then deleted: from the insert on, the
+//! store is the truth. A message that comes twice inserts nothing new.
+
+mod source;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, json};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use self::source::{Kind, Source, Trust};
+
+use self::source::Reading;
 use super::admission::{Admission, Place, allowance};
 use super::dispatch::{Dispatch, Event as DispatchEvent, Work};
 use super::functions::Functions;
 use crate::clock;
-use crate::model::event::Event;
 use crate::model::execution::{Change, Execution, Origin};
-use crate::model::{ExecutionId, Function, FunctionId, ProjectId, Trigger, WorkerId};
+use crate::model::{Function, FunctionId, ProjectId, Trigger, TriggerId, WorkerId};
 use crate::openstack::OpenStackError;
 use crate::openstack::zaqar::{self, Claim, Held, Message, NewMessage};
+use crate::scheduler::polls::Look;
 use crate::store::{Scope, Store, StoreError};
 use crate::task::chain;
 use crate::telemetry::metrics::{DeadLetterReason, Metrics};
 
-/// Most messages in a claim: Zaqar's limit.
-const CLAIM_MAX: usize = zaqar::PAGE_MAX;
 /// Largest dead letter, in bytes: what Zaqar takes less what a post adds.
 const LETTER_MAX: usize = zaqar::POST_MAX_BYTES - 256;
 /// Pauses between tries while the store does not answer.
@@ -36,7 +38,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub struct Intake {
     /// This worker.
     pub me: WorkerId,
-    /// The queue service.
+    /// The service's own way to the queue service: for dead letters.
     pub queue: zaqar::Client,
     /// The store.
     pub store: Arc<dyn Store>,
@@ -46,8 +48,6 @@ pub struct Intake {
     pub admission: Arc<Admission>,
     /// Where work goes.
     pub dispatch: Dispatch,
-    /// Notified when a caller of the gateway says that something was posted.
-    pub nudge: Arc<Notify>,
     /// What is counted.
     pub metrics: Metrics,
     /// How it behaves.
@@ -57,24 +57,14 @@ pub struct Intake {
 /// How intake behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The platform queue.
-    pub queue: String,
     /// Where messages go that are no event or match nothing.
     pub dead_letter_queue: String,
     /// How long a dead letter is kept.
     pub dead_letter_ttl: Duration,
-    /// Project of events that name none.
-    pub default_project: ProjectId,
     /// How long a claim hides its messages.
     pub claim_ttl: Duration,
     /// How long messages live on beyond the claim.
     pub claim_grace: Duration,
-    /// Most claims under way at once.
-    pub claims: usize,
-    /// Pauses between looks at an empty queue: shortly after something was there, and after long.
-    pub poll_min: Duration,
-    /// See `poll_min`.
-    pub poll_max: Duration,
     /// What an execution may run here at most, for the room a function gets.
     pub max_sandboxes_per_function: u32,
     /// Executions that may wait.
@@ -84,9 +74,12 @@ pub struct Options {
 /// Why a claim was not dealt with. Its messages come again when it ends.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The queue service did not do what it was asked.
-    #[error("the queue")]
-    Queue(#[from] OpenStackError),
+    /// The queue cannot be claimed from.
+    #[error("the queue cannot be claimed from")]
+    Claim(#[source] OpenStackError),
+    /// A dead letter cannot be posted.
+    #[error("a dead letter cannot be posted")]
+    Letter(#[source] OpenStackError),
     /// The store refused for good.
     #[error("the store")]
     Store(#[source] Arc<StoreError>),
@@ -100,80 +93,8 @@ struct Candidate {
 }
 
 impl Intake {
-    /// Claims and takes in until cancelled. While messages keep coming, several claims are under way; an empty queue is
-    /// looked at by one, less and less often.
-    ///
-    /// # Errors
-    /// When the queues cannot be made ready. Later faults are logged and tried again.
-    pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<(), IntakeError> {
-        for name in [&self.options.queue, &self.options.dead_letter_queue] {
-            self.queue.ensure_queue(name, &Map::new()).await?;
-        }
-        let mut under_way = FuturesUnordered::new();
-        let mut wanted = 1;
-        let mut pause = self.options.poll_min;
-        let mut ended = false;
-        loop {
-            while !ended && under_way.len() < wanted {
-                let intake = Arc::clone(&self);
-                let cancel = cancel.clone();
-                under_way.push(async move { intake.claim_and_take(&cancel).await });
-            }
-            let Some(taken) = under_way.next().await else { return Ok(()) };
-            match taken {
-                Taken::Full => {
-                    wanted = (wanted + 1).min(self.options.claims);
-                    pause = self.options.poll_min;
-                }
-                Taken::Some => pause = self.options.poll_min,
-                Taken::Nothing => {
-                    wanted = 1;
-                    if under_way.is_empty() {
-                        tokio::select! {
-                            () = cancel.cancelled() => {}
-                            () = self.nudge.notified() => pause = self.options.poll_min,
-                            () = tokio::time::sleep(pause) => pause = (pause * 2).min(self.options.poll_max),
-                        }
-                    }
-                }
-                Taken::Cancelled => {}
-            }
-            // What is claimed is finished; nothing new is claimed.
-            ended = cancel.is_cancelled();
-        }
-    }
-
-    async fn claim_and_take(&self, cancel: &CancellationToken) -> Taken {
-        let Some(room) = self.room(cancel).await else { return Taken::Cancelled };
-        let limit = room.min(CLAIM_MAX);
-        let o = &self.options;
-        let claim = match self.queue.claim(&o.queue, limit, o.claim_ttl, o.claim_grace).await {
-            Ok(Some(claim)) => claim,
-            Ok(None) => {
-                self.metrics.claimed(0);
-                return Taken::Nothing;
-            }
-            Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(error, "the queue cannot be claimed from: {error}");
-                return Taken::Nothing;
-            }
-        };
-        self.metrics.claimed(claim.messages.len());
-        let messages = claim.messages.len();
-        match self.take_in(claim, cancel).await {
-            Ok(()) if messages >= limit => Taken::Full,
-            Ok(()) => Taken::Some,
-            Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(error, "a claim could not be dealt with, its messages will come again: {error}");
-                Taken::Nothing
-            }
-        }
-    }
-
-    /// Waits until there is room; none when cancelled before.
-    async fn room(&self, cancel: &CancellationToken) -> Option<usize> {
+    /// Waits until there is room; how much. None when cancelled before.
+    pub async fn room(&self, cancel: &CancellationToken) -> Option<usize> {
         loop {
             let freed = self.admission.freed();
             if cancel.is_cancelled() {
@@ -191,25 +112,42 @@ impl Intake {
         }
     }
 
+    /// Claims at most `limit` messages and deals with them.
+    ///
+    /// # Errors
+    /// When the queue does not do what it is asked, or the store refuses. The messages come again when the claim ends.
+    pub async fn claim(&self, source: &Source, limit: usize, cancel: &CancellationToken) -> Result<Look, IntakeError> {
+        let o = &self.options;
+        let claim = source.client.claim(&source.queue, limit, o.claim_ttl, o.claim_grace).await;
+        let Some(claim) = claim.map_err(IntakeError::Claim)? else {
+            self.metrics.claimed(0);
+            return Ok(Look::Empty);
+        };
+        self.metrics.claimed(claim.messages.len());
+        let is_full = claim.messages.len() >= limit;
+        self.take_in(source, claim, cancel).await?;
+        Ok(if is_full { Look::Full } else { Look::Some })
+    }
+
     /// Deals with one claim: matches, inserts, deletes, hands on.
-    async fn take_in(&self, claim: Claim, cancel: &CancellationToken) -> Result<(), IntakeError> {
+    async fn take_in(&self, source: &Source, claim: Claim, cancel: &CancellationToken) -> Result<(), IntakeError> {
         let mut candidates = Vec::new();
         let mut dead = Vec::new();
         let mut triggers = HashMap::new();
         for message in &claim.messages {
             self.metrics.queue_age(message.age);
-            match self.candidates(message, &mut triggers, cancel).await? {
+            match self.candidates(source, message, &mut triggers, cancel).await? {
                 Ok(of_message) => candidates.extend(of_message),
                 Err(letter) => dead.push(letter),
             }
         }
         if !dead.is_empty() {
-            self.queue.post(&self.options.dead_letter_queue, &dead).await.map_err(OpenStackError::from)?;
+            self.bury(source, &triggers, &dead, cancel).await?;
         }
         let works = self.insert(candidates, cancel).await?;
         let ids: Vec<_> = claim.messages.into_iter().map(|message| message.id).collect();
         // What cannot be deleted comes again and inserts nothing new.
-        match self.queue.delete_claimed(&self.options.queue, &ids, &claim.id).await {
+        match source.client.delete_claimed(&source.queue, &ids, &claim.id).await {
             Ok(Held::Done) => {}
             Ok(Held::Lost) => tracing::info!("messages that were taken in belong to somebody else's claim by now"),
             Err(error) => {
@@ -226,44 +164,48 @@ impl Intake {
     /// The executions that a message asks for, or the dead letter it becomes.
     async fn candidates(
         &self,
+        source: &Source,
         message: &Message,
         triggers: &mut HashMap<ProjectId, Vec<Trigger>>,
         cancel: &CancellationToken,
     ) -> Result<Result<Vec<Candidate>, NewMessage>, IntakeError> {
-        let event = match Event::from_value(message.body.clone(), &message.id) {
-            Ok(event) => event,
-            Err(invalid) => {
-                return Ok(Err(self.dead_letter(message, DeadLetterReason::InvalidEvent, &invalid.to_string())));
-            }
+        let reading = match source.read(message) {
+            Ok(reading) => reading,
+            Err((reason, text)) => return Ok(Err(self.dead_letter(source, message, reason, &text))),
         };
-        let project = event.project().unwrap_or(&self.options.default_project).clone();
-        if !triggers.contains_key(&project) {
+        let Reading { event, project, .. } = &reading;
+        if !triggers.contains_key(project) {
             // Read for every claim: an event that was posted after its trigger was made always finds it.
-            let of_project = self.ask(cancel, || self.store.project_triggers(&project)).await?;
-            triggers.insert(project.clone(), of_project);
+            let of_project = self.ask(cancel, || self.store.project_triggers(project)).await?;
+            let of_source = of_project.into_iter().filter(|trigger| source.feeds(trigger)).collect();
+            triggers.insert(project.clone(), of_source);
         }
-        let mut functions: Vec<FunctionId> = triggers
-            .get(&project)
+        let mut matching: Vec<(FunctionId, TriggerId)> = triggers
+            .get(project)
             .into_iter()
             .flatten()
-            .filter(|trigger| trigger.matches(&event))
-            .map(|trigger| trigger.function_id)
+            .filter(|trigger| trigger.matches(event))
+            .map(|trigger| (trigger.function_id, trigger.id))
             .collect();
-        functions.sort_unstable();
-        functions.dedup();
+        matching.sort_unstable();
+        matching.dedup_by_key(|(function, _)| *function);
         let received = clock::now();
         let mut candidates = Vec::new();
-        for id in functions {
+        for (id, trigger) in matching {
             let Some(function) = self.function(id, cancel).await? else { continue };
-            let origin = Origin::Queue { queue: self.options.queue.clone(), message_id: message.id.clone() };
-            let execution_id = ExecutionId::derive(&self.options.queue, &message.id, id);
+            let origin = Origin::Queue {
+                queue: source.queue.clone(),
+                message_id: message.id.clone(),
+                trigger_id: source.is_own().then_some(trigger),
+            };
+            let execution_id = reading.execution_id(id);
             let mut execution =
-                Execution::receive(execution_id, &function, origin, (&event).into(), event.payload(), received);
+                Execution::receive(execution_id, &function, origin, event.into(), event.payload(), received);
             let limit = function
                 .max_concurrency
                 .map_or(u32::MAX, std::num::NonZeroU32::get)
                 .min(self.options.max_sandboxes_per_function);
-            let place = self.admission.admit(&project, id, allowance(limit, self.options.max_waiting));
+            let place = self.admission.admit(project, id, allowance(limit, self.options.max_waiting));
             if place.is_some() {
                 // A fresh record takes every worker.
                 let _ = execution.apply(Change::Own { worker: self.me });
@@ -276,10 +218,33 @@ impl Intake {
                 event.source(),
                 event.event_type()
             );
-            return Ok(Err(self.dead_letter(message, DeadLetterReason::NoTrigger, &text)));
+            return Ok(Err(self.dead_letter(source, message, DeadLetterReason::NoTrigger, &text)));
         }
         self.metrics.matched();
         Ok(Ok(candidates))
+    }
+
+    /// Posts dead letters: those of a project's own queue to the queue that the oldest function on it names for its own,
+    /// all others to the platform's.
+    async fn bury(
+        &self,
+        source: &Source,
+        triggers: &HashMap<ProjectId, Vec<Trigger>>,
+        letters: &[NewMessage],
+        cancel: &CancellationToken,
+    ) -> Result<(), IntakeError> {
+        if source.is_own()
+            && let Some(trigger) = triggers.values().flatten().min_by_key(|trigger| trigger.created_at)
+            && let Some(function) = self.function(trigger.function_id, cancel).await?
+            && let Some(named) = &function.dead_letter_queue
+            && named.as_str() != source.queue
+        {
+            source.client.ensure_queue(named.as_str(), &Map::new()).await.map_err(IntakeError::Letter)?;
+            let posted = source.client.post(named.as_str(), letters).await;
+            return posted.map(|_| ()).map_err(|error| IntakeError::Letter(error.into()));
+        }
+        let posted = self.queue.post(&self.options.dead_letter_queue, letters).await;
+        posted.map(|_| ()).map_err(|error| IntakeError::Letter(error.into()))
     }
 
     async fn function(&self, id: FunctionId, cancel: &CancellationToken) -> Result<Option<Arc<Function>>, IntakeError> {
@@ -293,14 +258,14 @@ impl Intake {
         }
     }
 
-    fn dead_letter(&self, message: &Message, reason: DeadLetterReason, text: &str) -> NewMessage {
+    fn dead_letter(&self, source: &Source, message: &Message, reason: DeadLetterReason, text: &str) -> NewMessage {
         self.metrics.dead_letter(reason);
         let reason = reason.as_str();
         tracing::info!(message.id, reason, "message {} is no work for anybody: {text}", message.id);
         let mut letter = json!({
             "reason": reason,
             "message": text,
-            "queue": self.options.queue,
+            "queue": source.queue,
             "message_id": message.id,
             "event": message.body,
         });
@@ -376,16 +341,4 @@ async fn wait(pause: &mut Duration, error: &StoreError, cancel: &CancellationTok
         () = cancel.cancelled() => {}
         () = tokio::time::sleep(*pause) => *pause = (*pause * 2).min(PAUSE_MAX),
     }
-}
-
-/// What one claim brought.
-enum Taken {
-    /// As many messages as were asked for: there are probably more.
-    Full,
-    /// Fewer.
-    Some,
-    /// None, or a fault: not at once again.
-    Nothing,
-    /// Nothing was claimed any more.
-    Cancelled,
 }

@@ -5,6 +5,7 @@ mod main_job;
 mod messages;
 mod nothing_lost;
 mod programs;
+mod queues;
 mod runtimes;
 
 use std::io::{BufRead as _, BufReader};

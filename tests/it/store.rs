@@ -12,6 +12,7 @@ mod mongo_killed;
 mod mongo_only;
 mod packages;
 mod paging;
+mod queues;
 mod scope;
 mod sqlite_only;
 
@@ -61,7 +62,14 @@ conformance! {
             a_trigger_that_is_created_while_its_function_goes_is_not_left_behind,
             the_triggers_of_a_project_are_all_there;
         scope: another_projects_documents_are_not_found;
+        queues:
+            triggers_on_queues_are_found_over_all_projects,
+            how_a_queue_goes_is_kept_with_its_trigger;
     }
+    queues:
+        of_many_who_take_a_queue_one_has_it,
+        a_queue_is_released_by_its_owner_only,
+        the_first_secret_stays;
     packages:
         a_large_package_reads_back_and_is_kept_once,
         a_package_goes_only_when_it_is_unused_and_old,

@@ -288,7 +288,7 @@ impl MongoStore {
     }
 
     /// Without those whose function is not there, where a crash between two writes can have left some.
-    async fn with_function(&self, mut triggers: Vec<Trigger>) -> Result<Vec<Trigger>> {
+    pub(super) async fn with_function(&self, mut triggers: Vec<Trigger>) -> Result<Vec<Trigger>> {
         if triggers.is_empty() || self.has_transactions().await? {
             return Ok(triggers);
         }

@@ -46,6 +46,7 @@ fn indexes() -> Vec<(&'static str, Vec<IndexModel>)> {
         index("project_created", doc! { "project_id": 1, "created_at": 1, "_id": 1 }),
         index("function_created", doc! { "function_id": 1, "created_at": 1, "_id": 1 }),
         index("created", doc! { "created_at": 1, "_id": 1 }),
+        only_with("queue.name", "queue", doc! { "queue.name": 1, "created_at": 1, "_id": 1 }),
     ];
     let executions = vec![
         index("project_received", doc! { "project_id": 1, "received_at": 1, "_id": 1 }),

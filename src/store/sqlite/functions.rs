@@ -132,15 +132,19 @@ fn insert_trigger(db: &Connection, trigger: &Trigger) -> Result<()> {
         .query_row([&id], |row| row.get(0))
         .optional()?;
     if let Some(known) = known {
-        return if query::parse::<Trigger>(&known)? == *trigger { Ok(()) } else { Err(StoreError::Taken("id")) };
+        // The same call again; how its queue goes may have changed in between.
+        let known: Trigger = query::parse(&known)?;
+        let same = (known.function_id, known.created_at) == (trigger.function_id, trigger.created_at);
+        return if same { Ok(()) } else { Err(StoreError::Taken("id")) };
     }
     db.prepare_cached(
-        "INSERT INTO triggers (id, project_id, function_id, created_at, document) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO triggers (id, project_id, function_id, queue, created_at, document) VALUES (?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         id,
         trigger.project_id.as_str(),
         trigger.function_id.to_string(),
+        trigger.queue.as_ref().map(|queue| queue.name.as_str()),
         trigger.created_at.as_millis(),
         query::text(trigger)?,
     ])?;

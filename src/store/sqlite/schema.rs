@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::super::{Result, StoreError};
 
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE functions (
         id TEXT PRIMARY KEY, project_id TEXT NOT NULL, name TEXT NOT NULL, runtime TEXT NOT NULL, package TEXT,
@@ -70,6 +70,14 @@ const STEPS: [&str; 2] = [
     CREATE INDEX instances_project ON instances (project_id, created_at, id);
 ",
     "CREATE TABLE deployment (only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL) STRICT;",
+    "
+    ALTER TABLE triggers ADD COLUMN queue TEXT;
+    CREATE INDEX triggers_queue ON triggers (created_at, id) WHERE queue IS NOT NULL;
+    CREATE TABLE queue_owners (
+        project_id TEXT NOT NULL, queue TEXT NOT NULL, worker TEXT NOT NULL, PRIMARY KEY (project_id, queue)
+    ) STRICT;
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+",
 ];
 
 /// Applies the steps that the file has not had yet. To be called in a transaction that writes, so that of many which

@@ -42,6 +42,8 @@ words! {
         InvalidEvent = "invalid_event",
         /// No trigger matches it.
         NoTrigger = "no_trigger",
+        /// It lay on the platform queue, but the service had not posted it.
+        UntrustedPoster = "untrusted_poster",
         /// Its execution was given up.
         GivenUp = "given_up",
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use lambda_openstack::model::execution::LogChunk;
 use lambda_openstack::model::instance::Instance;
 use lambda_openstack::model::package::PackageDigest;
+use lambda_openstack::model::trigger::queue::{QueueKey, QueueStatus};
 use lambda_openstack::model::worker::Worker;
 use lambda_openstack::model::{
     DeploymentId, Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, Trigger, TriggerId,
@@ -72,6 +73,24 @@ impl Store for BrokenStore {
         broken()
     }
     async fn project_triggers(&self, _: &ProjectId) -> Result<Vec<Trigger>> {
+        broken()
+    }
+    async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
+        broken()
+    }
+    async fn set_queue_status(&self, _: TriggerId, _: &QueueStatus) -> Result<()> {
+        broken()
+    }
+    async fn queue_owners(&self) -> Result<Vec<(QueueKey, WorkerId)>> {
+        broken()
+    }
+    async fn take_queue(&self, _: &QueueKey, _: Option<WorkerId>, _: WorkerId) -> Result<bool> {
+        broken()
+    }
+    async fn release_queue(&self, _: &QueueKey, _: WorkerId) -> Result<()> {
+        broken()
+    }
+    async fn posting_secret(&self, _: &str) -> Result<String> {
         broken()
     }
     async fn insert_executions(&self, _: &[Execution]) -> Result<Inserted> {

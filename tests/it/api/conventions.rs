@@ -8,6 +8,7 @@ use axum::http::Method;
 use lambda_openstack::api::{Code, RULES, openapi};
 use lambda_openstack::config::ApiOptions;
 use lambda_openstack::model::execution::Reason;
+use lambda_openstack::model::trigger::queue::QueueFault;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -145,7 +146,8 @@ fn every_error_and_every_reason_is_explained_and_nothing_else_is() {
         .collect();
     let codes = Code::ALL.iter().map(|code| (code.to_string(), code.status().as_u16().to_string()));
     let reasons = Reason::ALL.iter().map(|reason| (reason.to_string(), String::new()));
-    let expected: BTreeSet<_> = codes.chain(reasons).collect();
+    let faults = QueueFault::ALL.iter().map(|fault| (fault.as_str().to_owned(), String::new()));
+    let expected: BTreeSet<_> = codes.chain(reasons).chain(faults).collect();
     assert_eq!(explained.iter().cloned().collect::<BTreeSet<_>>(), expected);
     assert_eq!(explained.len(), expected.len(), "one entry each");
     // An entry is more than its heading.

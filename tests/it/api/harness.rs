@@ -115,7 +115,7 @@ impl Service {
             "",
         )
         .unwrap();
-        let origin = Origin::Queue { queue: "lambda-events".to_owned(), message_id: "m1".to_owned() };
+        let origin = Origin::Queue { queue: "lambda-events".to_owned(), message_id: "m1".to_owned(), trigger_id: None };
         let execution = Execution::receive(
             ExecutionId::generate(),
             function,

@@ -62,6 +62,7 @@ pub fn trigger(function: &Function) -> Trigger {
             exact: [("$where".to_owned(), "1".to_owned())].into(),
             ..Filter::default()
         },
+        queue: None,
         created_at: clock::now(),
     }
 }
@@ -74,7 +75,7 @@ pub fn execution(function: &Function) -> Execution {
 /// An execution that was received at that time.
 pub fn execution_at(function: &Function, received_at: Timestamp) -> Execution {
     let id = ExecutionId::generate();
-    let origin = Origin::Queue { queue: "lambda-events".to_owned(), message_id: id.to_string() };
+    let origin = Origin::Queue { queue: "lambda-events".to_owned(), message_id: id.to_string(), trigger_id: None };
     let event = EventSummary {
         id: format!("event-{id}"),
         source: "store".to_owned(),
