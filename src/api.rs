@@ -49,12 +49,13 @@ use self::packages::Packages;
 use crate::config::ApiOptions;
 use crate::model::package::PackageLimits;
 use crate::model::{Invalid, ProjectId};
+use crate::policy::Enforcer;
 use crate::store::Store;
 use crate::task::Tasks;
 
 pub use error::Code;
 pub use events::{EventPoster, PostError};
-pub use policy::{RULES, Role, Rule, TimeLimit};
+pub use policy::{ALL_PROJECTS_RULES, BASE_RULES, Operation, RULES, Rule, TimeLimit, default_rules, policy_sample};
 
 /// The service's type: in the catalogue, in `OpenStack-API-Version`, and before every error code.
 pub const SERVICE_TYPE: &str = "function";
@@ -70,6 +71,8 @@ pub struct ApiDeps {
     pub store: Arc<dyn Store>,
     /// The way to the platform queue.
     pub poster: Arc<dyn EventPoster>,
+    /// Who may do what.
+    pub policy: Arc<Enforcer>,
     /// Where background work runs: one task, and one for each worker that is called.
     pub tasks: Tasks,
     /// Cancelled when followed logs shall end, because the service stops.
@@ -95,6 +98,7 @@ struct Shared {
     default_project: ProjectId,
     store: Arc<dyn Store>,
     poster: Arc<dyn EventPoster>,
+    policy: Arc<Enforcer>,
     gateways: Gateways,
     packages: Packages,
     admission: Semaphore,
@@ -115,7 +119,7 @@ impl Deref for Api {
 /// # Errors
 /// When an option has a value that it cannot have.
 pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
-    let ApiDeps { options, store, poster, tasks, shutdown, extra } = deps;
+    let ApiDeps { options, store, poster, policy, tasks, shutdown, extra } = deps;
     let auth = match options.auth_strategy.as_str() {
         "noauth" => AuthStrategy::NoAuth,
         other => return Err(Invalid::new("[api] auth_strategy", format!("'{other}' is not noauth"))),
@@ -138,6 +142,7 @@ pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
         followers: Arc::new(Semaphore::new(options.max_followers.min(Semaphore::MAX_PERMITS))),
         store,
         poster,
+        policy,
         shutdown,
         openapi,
         options,
@@ -145,7 +150,7 @@ pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
     // The last layer is the outermost.
     let guarded = guarded
         .route_layer(middleware::from_fn_with_state(api.clone(), layers::deadline))
-        .route_layer(middleware::from_fn(policy::enforce))
+        .route_layer(middleware::from_fn_with_state(api.clone(), policy::enforce))
         .route_layer(middleware::from_fn_with_state(api.clone(), identity::authenticate));
     let all = Router::new()
         .merge(open)

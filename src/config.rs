@@ -14,6 +14,7 @@ pub mod database;
 pub mod default;
 pub mod ini;
 pub mod local;
+pub mod oslo_policy;
 pub mod sample;
 pub mod standalone;
 pub mod substitute;
@@ -35,6 +36,7 @@ pub use error::{ConfigError, Origin, Problem};
 pub use load::{Loaded, Reader, load};
 pub use local::LocalOptions;
 pub use option::{Differences, Group, Multi, OptionHelp, OptionValue, Shape};
+pub use oslo_policy::OsloPolicyOptions;
 pub use provider::{list, map};
 pub use sources::{ConfigPath, Sources};
 pub use standalone::StandaloneOptions;
@@ -95,6 +97,8 @@ config! {
     database: DatabaseOptions,
     /// `[local]`.
     local: LocalOptions,
+    /// `[oslo_policy]`.
+    oslo_policy: OsloPolicyOptions,
     /// `[standalone]`.
     standalone: StandaloneOptions,
     /// `[worker]`.

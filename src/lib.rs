@@ -12,6 +12,7 @@ pub mod config;
 pub mod driver;
 pub mod model;
 pub mod openstack;
+pub mod policy;
 pub mod program;
 pub mod scheduler;
 pub mod service;

@@ -15,13 +15,14 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiDeps, EventPoster, PostError};
-use crate::config::{Config, LocalOptions, ZaqarOptions};
+use crate::config::{Config, LocalOptions, Sources, ZaqarOptions};
 use crate::driver::DriverError;
 use crate::driver::local::{self, LocalDriver};
 use crate::model::posting::PostingKey;
 use crate::model::{Event, Invalid, ProjectId};
 use crate::openstack::zaqar::{self, NewMessage};
 use crate::openstack::{CallObservation, NoAuth, OpenStackError, Session, SessionOptions};
+use crate::policy::{self, Enforcer, PolicyError};
 use crate::store::metered::MeteredStore;
 use crate::store::{self, Retention, Store, StoreError};
 use crate::task::{OnFailure, Tasks};
@@ -62,6 +63,9 @@ pub enum ServiceError {
     /// Instances cannot be made.
     #[error("the driver cannot be used")]
     Driver(#[from] DriverError),
+    /// The policy's files do not do.
+    #[error("the policy cannot be used")]
+    Policy(#[from] PolicyError),
     /// The worker cannot start.
     #[error("the worker cannot start")]
     Worker(#[from] worker::StartError),
@@ -180,6 +184,15 @@ impl EventPoster for QueuePoster {
     }
 }
 
+/// Who may do what: the rules in code, and the operator's files over them.
+///
+/// # Errors
+/// When a file cannot be read or is wrong.
+pub fn policy(config: &Config, sources: &Sources) -> Result<Arc<Enforcer>, ServiceError> {
+    let files = policy::Files::new(&config.oslo_policy, sources.directories());
+    Ok(Arc::new(Enforcer::open(api::default_rules(), files)?))
+}
+
 /// The REST service with its metrics. Followed logs end when it is `stopping`.
 ///
 /// # Errors
@@ -188,6 +201,7 @@ pub fn api_router(
     config: &Config,
     store: Arc<dyn Store>,
     client: zaqar::Client,
+    policy: Arc<Enforcer>,
     tasks: &Tasks,
     stopping: &CancellationToken,
     metrics: &Metrics,
@@ -202,6 +216,7 @@ pub fn api_router(
         options: config.api.clone(),
         store,
         poster: Arc::new(poster),
+        policy,
         tasks: tasks.clone(),
         shutdown: stopping.clone(),
         extra: Some(metrics_router(metrics.clone())),

@@ -254,7 +254,7 @@ pub(super) struct ExecutionQuery {
     until: Option<String>,
     /// Of the event with this CloudEvents id.
     event_id: Option<String>,
-    /// Of all projects; needs the role `admin`.
+    /// Of all projects; policy allows it to admins.
     all_projects: Option<bool>,
     /// Most elements on the page; it may have fewer where records are large.
     limit: Option<usize>,

@@ -20,7 +20,7 @@ use crate::clock;
 use crate::model::function::FunctionName;
 use crate::model::runtime::RuntimeName;
 use crate::model::{Function, FunctionId, Trigger};
-use crate::store::{Direction, FunctionFilter, FunctionRef, FunctionSort, Scope, Store, StoreError};
+use crate::store::{Direction, FunctionFilter, FunctionRef, FunctionSort, Store, StoreError};
 
 mod body;
 mod view;
@@ -49,7 +49,7 @@ pub(super) struct FunctionQuery {
     name: Option<String>,
     /// Only those with this runtime.
     runtime: Option<String>,
-    /// Of all projects; needs the role `admin`.
+    /// Of all projects; policy allows it to admins.
     all_projects: Option<bool>,
     /// Most elements on the page.
     limit: Option<usize>,
@@ -152,7 +152,7 @@ pub(super) async fn show(
     _query: Query<NoParameters>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let function = find(api.store.as_ref(), &caller.scope(), &name).await?;
+    let function = find(&api, &caller, &name).await?;
     let tag = etag(function.revision);
     if has_already(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, header_value(&tag))]).into_response());
@@ -195,7 +195,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode> {
     let precondition = if_match(&headers)?;
-    let function = find(api.store.as_ref(), &caller.scope(), &name).await?;
+    let function = find(&api, &caller, &name).await?;
     check(&precondition, &function)?;
     let expected = precondition.is_strict().then_some(function.revision);
     match api.store.delete_function(&caller.scope(), function.id, expected).await {
@@ -227,7 +227,7 @@ pub(super) async fn change(
     edit: Edit<'_>,
 ) -> Result<Function> {
     for _ in 0..ATTEMPTS {
-        let found = find(api.store.as_ref(), &caller.scope(), name).await?;
+        let found = find(api, caller, name).await?;
         check(precondition, &found)?;
         let mut next = found.clone();
         let code = match &edit {
@@ -268,9 +268,9 @@ pub(super) async fn answer(api: &Api, caller: &Caller, function: &Function) -> R
 }
 
 /// Finds a function by what a path or a body names it with.
-pub(super) async fn find(store: &dyn Store, scope: &Scope, name: &str) -> Result<Function> {
+pub(super) async fn find(api: &Api, caller: &Caller, name: &str) -> Result<Function> {
     let reference = reference(name).ok_or_else(|| missing(name))?;
-    or_missing(store.function(scope, &reference).await, || missing(name))
+    or_missing(api.store.function(&caller.scope_for(&reference), &reference).await, || missing(name))
 }
 
 /// A function's id or name; none when the text can be neither.
@@ -320,7 +320,8 @@ pub(super) async fn filter_id(api: &Api, caller: &Caller, name: Option<&str>) ->
     match reference(name).ok_or_else(missing)? {
         FunctionRef::Id(id) => Ok(Some(id)),
         by_name @ FunctionRef::Name(_) => {
-            or_missing(api.store.function(&caller.scope(), &by_name).await, missing).map(|function| Some(function.id))
+            or_missing(api.store.function(&caller.scope_for(&by_name), &by_name).await, missing)
+                .map(|function| Some(function.id))
         }
     }
 }

@@ -9,10 +9,11 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::error::{ApiError, Code, Result};
 use super::layers::RequestContext;
-use super::policy::Role;
+use super::policy::Granted;
 use super::{Api, AuthStrategy};
 use crate::model::ProjectId;
-use crate::store::Scope;
+use crate::policy::check::Attributes;
+use crate::store::{FunctionRef, Scope};
 
 /// The caller, as the strategy found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +27,13 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Whether one of the roles is the wanted one or implies it.
-    pub fn may(&self, wanted: Role) -> bool {
-        [Role::Reader, Role::Member, Role::Admin]
-            .into_iter()
-            .filter(|role| *role >= wanted)
-            .any(|role| self.roles.iter().any(|has| has == role.name()))
+    /// What policy knows of the caller, by the names that oslo.context gives it.
+    pub fn credentials(&self) -> Attributes {
+        let mut credentials = Attributes::new();
+        credentials.insert("user_id".to_owned(), self.user_id.clone().into());
+        credentials.insert("project_id".to_owned(), self.project_id.as_str().into());
+        credentials.insert("roles".to_owned(), self.roles.clone().into());
+        credentials
     }
 }
 
@@ -65,16 +67,31 @@ fn noauth(headers: &HeaderMap, default_project: &ProjectId) -> Result<Identity> 
             .map_err(|invalid| ApiError::new(Code::IdentityInvalid, format!("X-Project-Id: {}", invalid.reason)))?,
     };
     let roles = match text("X-Roles")? {
-        None => vec![Role::Admin.name().to_owned()],
-        Some(roles) => roles.split(',').map(|role| role.trim().to_ascii_lowercase()).collect(),
+        None => with_implied(["admin".to_owned()]),
+        Some(roles) => with_implied(roles.split(',').map(|role| role.trim().to_ascii_lowercase())),
     };
     Ok(Identity { project_id, user_id: text("X-User-Id")?.map(str::to_owned), roles })
+}
+
+/// Adds the roles that Keystone's default roles imply, which it lists in tokens by itself.
+fn with_implied(roles: impl IntoIterator<Item = String>) -> Vec<String> {
+    const IMPLIED: [&str; 4] = ["admin", "manager", "member", "reader"];
+    let mut all: Vec<String> = roles.into_iter().collect();
+    if let Some(first) = IMPLIED.iter().position(|role| all.iter().any(|has| has == role)) {
+        for role in &IMPLIED[first..] {
+            if !all.iter().any(|has| has == role) {
+                all.push((*role).to_owned());
+            }
+        }
+    }
+    all
 }
 
 /// The caller and its request, as handlers see them.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     identity: Identity,
+    granted: Granted,
     /// What links in the answer begin with.
     pub base: String,
 }
@@ -85,20 +102,31 @@ impl Caller {
         &self.identity.project_id
     }
 
-    /// What the caller may see and change: its own project's documents.
+    /// Whose documents the operation may touch, where they are named by their id: the project's, or everybody's if policy
+    /// allows the operation to this caller whatever the project.
     pub fn scope(&self) -> Scope {
+        if self.granted.anywhere { Scope::All } else { self.own() }
+    }
+
+    /// As [`Self::scope`], but a name is unique in a project only: it is always one of the caller's own.
+    pub fn scope_for(&self, function: &FunctionRef) -> Scope {
+        match function {
+            FunctionRef::Id(_) => self.scope(),
+            FunctionRef::Name(_) => self.own(),
+        }
+    }
+
+    /// The documents of the caller's project.
+    fn own(&self) -> Scope {
         Scope::Project(self.identity.project_id.clone())
     }
 
-    /// What a list may show: everybody's documents to an admin who asks for them.
+    /// What a list may show: everybody's documents to who asks for them and may.
     pub fn list_scope(&self, all_projects: Option<bool>) -> Result<Scope> {
         if all_projects != Some(true) {
-            return Ok(self.scope());
+            return Ok(self.own());
         }
-        if self.identity.may(Role::Admin) {
-            return Ok(Scope::All);
-        }
-        Err(ApiError::new(Code::PolicyDenied, "'all_projects' needs the role 'admin'"))
+        self.granted.all_projects(&self.identity).map(|()| Scope::All)
     }
 }
 
@@ -106,10 +134,12 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let missing = || ApiError::internal("the layers that name the request and its caller are not in place");
+        let missing =
+            || ApiError::internal("the layers that name the request, its caller and what it may are not in place");
         let context = parts.extensions.get::<RequestContext>().ok_or_else(missing)?;
         let identity = parts.extensions.get::<Identity>().ok_or_else(missing)?;
-        Ok(Self { identity: identity.clone(), base: context.base.clone() })
+        let granted = parts.extensions.get::<Granted>().ok_or_else(missing)?;
+        Ok(Self { identity: identity.clone(), granted: granted.clone(), base: context.base.clone() })
     }
 }
 
@@ -126,15 +156,15 @@ mod tests {
     fn without_headers_the_caller_is_the_default_project_and_may_all() {
         let identity = identity(&[]).unwrap();
         assert_eq!(identity.project_id.as_str(), "demo");
-        assert!(identity.may(Role::Admin));
+        assert_eq!(identity.roles, ["admin", "manager", "member", "reader"]);
     }
 
     #[test]
     fn roles_imply_those_below_them_and_ignore_case() {
         let member = identity(&[("x-project-id", "p1"), ("x-roles", "Member, other")]).unwrap();
         assert_eq!(member.project_id.as_str(), "p1");
-        assert!(member.may(Role::Reader) && member.may(Role::Member) && !member.may(Role::Admin));
-        assert!(!identity(&[("x-roles", "")]).unwrap().may(Role::Reader));
+        assert_eq!(member.roles, ["member", "other", "reader"]);
+        assert_eq!(identity(&[("x-roles", "")]).unwrap().roles, [""]);
     }
 
     #[test]

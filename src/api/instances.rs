@@ -53,7 +53,7 @@ pub(super) struct InstanceList {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct InstanceQuery {
-    /// Of all projects; needs the role `admin`.
+    /// Of all projects; policy allows it to admins.
     all_projects: Option<bool>,
 }
 

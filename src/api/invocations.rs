@@ -58,7 +58,7 @@ pub(super) async fn invoke(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let function = functions::find(api.store.as_ref(), &caller.scope(), &name).await?;
+    let function = functions::find(&api, &caller, &name).await?;
     if function.package.is_none() {
         return Err(ApiError::new(Code::InvocationWithoutCode, format!("upload code for '{}' first", function.name)));
     }

@@ -135,7 +135,7 @@ pub(super) async fn deadline(State(api): State<Api>, request: Request, next: Nex
         .extensions()
         .get::<MatchedPath>()
         .and_then(|path| super::policy::rule(request.method(), path.as_str()))
-        .map_or(TimeLimit::Ordinary, |rule| rule.time);
+        .map_or(TimeLimit::Ordinary, |(_, operation)| operation.time);
     let ordinary = Duration::from_secs(api.options.request_timeout);
     let limit = match limit {
         TimeLimit::Ordinary => ordinary,

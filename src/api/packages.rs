@@ -207,7 +207,7 @@ pub(super) async fn upload(
 ) -> Result<Response> {
     let precondition = if_match(request.headers())?;
     // Nobody shall send fifty megabytes to learn that the function is not there.
-    functions::find(api.store.as_ref(), &caller.scope(), &name).await?;
+    functions::find(&api, &caller, &name).await?;
     let kind = media_type(request.headers())?;
     let limit = api.packages.packed_limit();
     let (code, _room) = match kind.as_deref() {
@@ -318,7 +318,7 @@ pub(super) async fn download(
     _query: Query<NoParameters>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let function = functions::find(api.store.as_ref(), &caller.scope(), &name).await?;
+    let function = functions::find(&api, &caller, &name).await?;
     let missing = || ApiError::new(Code::CodeNotFound, format!("upload code for '{}' first", function.name));
     let package = function.package.ok_or_else(missing)?;
     let etag = format!("\"{}\"", package.sha256);

@@ -1,120 +1,92 @@
-//! Who may do what: one rule for each operation, in the shape of oslo.policy's defaults in code. A route without a
-//! rule is refused, so none can be forgotten; a test compares the table with the OpenAPI document.
+//! Holds every request against its policy rule, before its handler is asked. A route without a rule is refused, so none
+//! can be forgotten; a test compares the table with the OpenAPI document.
+//!
+//! A rule is asked twice. Once with the caller's own project as the target's: only who may then is let through. And once
+//! for a target that belongs to no project: who may even then, as an admin does, may do it to the documents of every
+//! project, and only then does the store look beyond the caller's own ([`Granted`]). So a rule that lets a caller act in
+//! a single other project, by naming it, has no effect: the store would have to be read before the question is asked.
 
-use axum::extract::{MatchedPath, Request};
+mod rules;
+mod sample;
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use super::Api;
 use super::error::{ApiError, Code};
 use super::identity::Identity;
+use crate::policy::check::Attributes;
+use crate::policy::{DefaultRule, Rules};
 
-/// What a caller must be. Each one implies those before it, as Keystone's default roles do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Sees what the project has.
-    Reader,
-    /// Changes it, and runs it.
-    Member,
-    /// Operates the service and sees all projects.
-    Admin,
+pub use rules::{ALL_PROJECTS_RULES, BASE_RULES, Operation, RULES, Rule, TimeLimit};
+pub use sample::policy_sample;
+
+/// What a policy engine must know of the rules.
+#[must_use]
+pub fn default_rules() -> Vec<DefaultRule> {
+    rules::all()
+        .map(|rule| DefaultRule { name: rule.name, check_str: rule.check_str, scope_types: rule.scope_types })
+        .collect()
 }
 
-impl Role {
-    /// The role's name in Keystone.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reader => "reader",
-            Self::Member => "member",
-            Self::Admin => "admin",
-        }
+/// The rule of an operation, and the operation. `HEAD` is what `GET` is.
+pub(super) fn rule(method: &Method, path: &str) -> Option<(&'static Rule, &'static Operation)> {
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    let operations = RULES.iter().flat_map(|rule| rule.operations.iter().map(move |operation| (rule, operation)));
+    operations.into_iter().find(|(_, operation)| operation.method == method && operation.path == path)
+}
+
+fn has_route(path: &str) -> bool {
+    RULES.iter().flat_map(|rule| rule.operations).any(|operation| operation.path == path)
+}
+
+/// What a request was granted.
+#[derive(Clone, Debug)]
+pub(super) struct Granted {
+    rule: &'static str,
+    rules: Arc<Rules>,
+    /// Whether the operation is allowed on the documents of every project.
+    pub anywhere: bool,
+}
+
+impl Granted {
+    /// Whether the caller may see the documents of all projects in the list that the request asks for.
+    pub fn all_projects(&self, identity: &Identity) -> Result<(), ApiError> {
+        let name = format!("{}{}", self.rule, rules::ALL_PROJECTS);
+        if self.rules.allow(&name, &target(identity), &identity.credentials()) { Ok(()) } else { Err(denied(&name)) }
     }
 }
 
-/// How long a request of an operation may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeLimit {
-    /// `[api] request_timeout`.
-    Ordinary,
-    /// Five times as long: megabytes are on their way.
-    Upload,
-    /// The handler bounds it: it waits for a function, or follows a log.
-    Own,
+fn target(identity: &Identity) -> Attributes {
+    Attributes::from_iter([("project_id".to_owned(), identity.project_id.as_str().into())])
 }
 
-/// The rule of one operation.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    /// Its name in policy files.
-    pub name: &'static str,
-    /// The operation.
-    pub method: &'static str,
-    /// Its path, as the OpenAPI document writes it.
-    pub path: &'static str,
-    /// Who may.
-    pub role: Role,
-    /// How long it may take.
-    pub time: TimeLimit,
+fn denied(name: &str) -> ApiError {
+    ApiError::new(Code::PolicyDenied, format!("your roles in this project do not allow '{name}'"))
 }
 
-const fn rule_of(name: &'static str, method: &'static str, path: &'static str, role: Role) -> Rule {
-    Rule { name, method, path, role, time: TimeLimit::Ordinary }
-}
-
-const fn taking(rule: Rule, time: TimeLimit) -> Rule {
-    Rule { time, ..rule }
-}
-
-/// Every operation that needs an identity.
-pub const RULES: &[Rule] = &[
-    rule_of("functions:list", "GET", "/v1/functions", Role::Reader),
-    taking(rule_of("functions:create", "POST", "/v1/functions", Role::Member), TimeLimit::Upload),
-    rule_of("functions:show", "GET", "/v1/functions/{function}", Role::Reader),
-    taking(rule_of("functions:update", "PATCH", "/v1/functions/{function}", Role::Member), TimeLimit::Upload),
-    rule_of("functions:delete", "DELETE", "/v1/functions/{function}", Role::Member),
-    rule_of("functions:download_code", "GET", "/v1/functions/{function}/code", Role::Reader),
-    taking(rule_of("functions:upload_code", "PUT", "/v1/functions/{function}/code", Role::Member), TimeLimit::Upload),
-    taking(rule_of("functions:invoke", "POST", "/v1/functions/{function}/invocations", Role::Member), TimeLimit::Own),
-    rule_of("triggers:list", "GET", "/v1/triggers", Role::Reader),
-    rule_of("triggers:create", "POST", "/v1/triggers", Role::Member),
-    rule_of("triggers:show", "GET", "/v1/triggers/{trigger}", Role::Reader),
-    rule_of("triggers:delete", "DELETE", "/v1/triggers/{trigger}", Role::Member),
-    rule_of("events:post", "POST", "/v1/events", Role::Member),
-    rule_of("executions:list", "GET", "/v1/executions", Role::Reader),
-    rule_of("executions:show", "GET", "/v1/executions/{execution}", Role::Reader),
-    taking(rule_of("executions:log", "GET", "/v1/executions/{execution}/log", Role::Reader), TimeLimit::Own),
-    rule_of("executions:cancel", "POST", "/v1/executions/{execution}/cancel", Role::Member),
-    rule_of("executions:redrive", "POST", "/v1/executions/{execution}/redrive", Role::Member),
-    rule_of("runtimes:list", "GET", "/v1/runtimes", Role::Reader),
-    rule_of("runtimes:show", "GET", "/v1/runtimes/{runtime}", Role::Reader),
-    rule_of("workers:list", "GET", "/v1/workers", Role::Admin),
-    rule_of("instances:list", "GET", "/v1/instances", Role::Reader),
-];
-
-/// The rule of an operation. `HEAD` is what `GET` is.
-pub(super) fn rule(method: &Method, path: &str) -> Option<&'static Rule> {
-    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-    RULES.iter().find(|rule| rule.method == method && rule.path == path)
-}
-
-/// The layer that holds every request against its rule. Behind the one that finds out who calls.
-pub(super) async fn enforce(request: Request, next: Next) -> Response {
+/// The layer. Behind the one that finds out who calls.
+pub(super) async fn enforce(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
-    let Some(rule) = rule(request.method(), &path) else {
+    let Some((rule, _)) = rule(request.method(), &path) else {
         // No rule is for a method that the route does not have: the router shall say so.
-        if RULES.iter().any(|rule| rule.path == path) {
+        if has_route(&path) {
             return next.run(request).await;
         }
         return ApiError::internal(format!("no policy rule for {path}")).into_response();
     };
-    let allowed = request.extensions().get::<Identity>().is_some_and(|identity| identity.may(rule.role));
-    if !allowed {
-        return ApiError::new(
-            Code::PolicyDenied,
-            format!("'{}' needs the role '{}' in this project", rule.name, rule.role.name()),
-        )
-        .into_response();
+    let Some(identity) = request.extensions().get::<Identity>() else {
+        return ApiError::internal("the layer that finds out who calls is not in place").into_response();
+    };
+    let (rules, caller) = (api.policy.rules(), identity.credentials());
+    if !rules.allow(rule.name, &target(identity), &caller) {
+        return denied(rule.name).into_response();
     }
+    let anywhere = rules.allow(rule.name, &Attributes::new(), &caller);
+    request.extensions_mut().insert(Granted { rule: rule.name, rules, anywhere });
     next.run(request).await
 }

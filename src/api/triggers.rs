@@ -222,7 +222,7 @@ pub(super) struct TriggerList {
 pub(super) struct TriggerQuery {
     /// Only those of this function, by its id or name.
     function: Option<String>,
-    /// Of all projects; needs the role `admin`.
+    /// Of all projects; policy allows it to admins.
     all_projects: Option<bool>,
     /// Most elements on the page.
     limit: Option<usize>,
@@ -271,7 +271,7 @@ pub(super) async fn create(
     // The path is right, what the body refers to is not there: 400, as api-sig has it.
     let missing = || ApiError::new(Code::TriggerInvalid, format!("function: there is no function '{}'", shown(&name)));
     let reference = functions::reference(&name).ok_or_else(missing)?;
-    let function = or_missing(api.store.function(&caller.scope(), &reference).await, missing)?;
+    let function = or_missing(api.store.function(&caller.scope_for(&reference), &reference).await, missing)?;
     let invalid = |invalid| ApiError::invalid(Code::TriggerInvalid, &invalid);
     let queue = wanted.queue.as_ref().map(QueueBody::bind).transpose().map_err(invalid)?;
     let anything = || queue.is_some().then(|| "*".to_owned());

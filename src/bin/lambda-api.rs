@@ -27,11 +27,12 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let (tasks, metrics, grace) = (life.tasks.clone(), life.metrics.clone(), life.grace());
     let config = &life.started.config;
 
+    let policy = service::policy(config, &life.started.sources)?;
     let listener = service::listen(&config.api.bind).await?;
     let store = service::open_store(config, &metrics).await?;
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
     let serving = CancellationToken::new();
-    let router = service::api_router(config, store, client, &tasks, &serving, &metrics)?;
+    let router = service::api_router(config, store, client, policy, &tasks, &serving, &metrics)?;
     tracing::info!("serving at http://{}", listener.local_addr()?);
     service::serve(&tasks, "api", listener, router, &serving, grace);
 

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use lambda_openstack::api;
 use lambda_openstack::config::{self, sample::sample};
 use lambda_openstack::program::{self, Common};
 
@@ -24,6 +25,9 @@ enum Command {
     /// Print a sample of lambda.conf with every option, its meaning and its default.
     #[command(name = "config-sample")]
     Sample,
+    /// Print a sample of policy.yaml with every rule, what it is for and its default.
+    #[command(name = "policy-sample")]
+    PolicySample,
     /// Check the configuration; exit 0 when it can be used, 2 when not.
     #[command(name = "config-check")]
     Check {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     };
     match options.command {
         Command::Sample => print(&sample()),
+        Command::PolicySample => print(&api::policy_sample()),
         Command::Check { program } => with_config(&options.common, &program, |_| ExitCode::SUCCESS),
         Command::Show { program } => with_config(&options.common, &program, |config| {
             let lines = config.values().into_iter().map(|(name, value)| match value {

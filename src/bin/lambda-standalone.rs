@@ -55,7 +55,9 @@ fn main() -> ExitCode {
 async fn run(started: Started) -> anyhow::Result<()> {
     let mut life = Life::begin(PROGRAM, started)?;
     let (tasks, metrics, grace) = (life.tasks.clone(), life.metrics.clone(), life.grace());
+    let sources = life.started.sources.clone();
     let config = &mut life.started.config;
+    let policy = service::policy(config, &sources)?;
 
     // The directory first: what is in it belongs to one process.
     let (data_dir, _lock) = service::lock_state_dir(&PathBuf::from(&config.standalone.data_dir))?;
@@ -81,7 +83,7 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
     let worker =
         service::start_worker(config, store.clone(), client.clone(), &data_dir, alone, &tasks, &metrics).await?;
-    let router = service::api_router(config, store, client, &tasks, &serving, &metrics)?;
+    let router = service::api_router(config, store, client, policy, &tasks, &serving, &metrics)?;
     service::serve(&tasks, "api", api_listener, router, &serving, LAST_ANSWERS);
 
     let mut stdout = std::io::stdout();

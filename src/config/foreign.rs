@@ -15,7 +15,6 @@ const GROUPS: &[&str] = &[
     "neutron",
     "glance",
     // Libraries that every Python service has.
-    "oslo_policy",
     "oslo_middleware",
     "oslo_limit",
     "oslo_concurrency",
@@ -98,6 +97,18 @@ const OPTIONS: &[(&str, &[&str])] = &[
             "slave_connection",
             "sqlite_synchronous",
             "synchronous_reader",
+        ],
+    ),
+    (
+        "oslo_policy",
+        // Checks that ask a server are refused.
+        &[
+            "remote_content_type",
+            "remote_ssl_ca_crt_file",
+            "remote_ssl_client_crt_file",
+            "remote_ssl_client_key_file",
+            "remote_ssl_verify_server_crt",
+            "remote_timeout",
         ],
     ),
     (

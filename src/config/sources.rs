@@ -113,6 +113,21 @@ impl Sources {
         self
     }
 
+    /// Where a file is looked for that the configuration names by a path which is not absolute: the directories that are
+    /// named, those of the files that are named, the last one first, then where files are looked for by default.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let named = self.paths.iter().filter_map(|path| match path {
+            ConfigPath::Directory(path) => Some(path.clone()),
+            ConfigPath::File(_) => None,
+        });
+        let beside = self.paths.iter().rev().filter_map(|path| match path {
+            ConfigPath::File(path) => path.parent().map(Path::to_owned),
+            ConfigPath::Directory(_) => None,
+        });
+        named.chain(beside).chain(self.search.iter().flat_map(Search::directories)).collect()
+    }
+
     /// What the command line set, the later the stronger.
     pub(super) fn overrides(&self) -> &[(&'static str, &'static str, Located)] {
         &self.overrides
@@ -177,13 +192,18 @@ impl Sources {
 }
 
 impl Search {
-    /// For the project and for the program, the first path that exists.
-    fn find(&self, extension: &str) -> Vec<PathBuf> {
+    fn directories(&self) -> Vec<PathBuf> {
         let mut directories = Vec::new();
         if let Some(home) = &self.home {
             directories.extend([home.join(format!(".{PROJECT}")), home.clone()]);
         }
         directories.extend([self.etc.join(PROJECT), self.etc.clone()]);
+        directories
+    }
+
+    /// For the project and for the program, the first path that exists.
+    fn find(&self, extension: &str) -> Vec<PathBuf> {
+        let directories = self.directories();
         [PROJECT, &self.program]
             .into_iter()
             .filter_map(|name| {

@@ -19,4 +19,5 @@ mod functions;
 mod gateway;
 mod harness;
 mod invocations;
+mod policy;
 mod serving;

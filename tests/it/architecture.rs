@@ -12,15 +12,17 @@ const LEAVES: [&str; 5] = ["clock", "config", "model", "task", "telemetry"];
 
 /// Each module of the library, and which others it may use besides the leaves. Imports run one way:
 /// bin → api, worker, standalone, cli → driver, store, openstack, scheduler → model.
-const ROOMS: [(&str, &[&str]); 17] = [
-    ("api", &["driver", "openstack", "scheduler", "store"]),
+const ROOMS: [(&str, &[&str]); 18] = [
+    ("api", &["driver", "openstack", "policy", "scheduler", "store"]),
     ("cli", &["openstack"]),
     ("driver", &["openstack"]),
     ("openstack", &[]),
+    // The language of policy files knows no route: those who ask bring their rules.
+    ("policy", &[]),
     ("program", &[]),
     ("scheduler", &[]),
     // It puts the rooms together, for programs to call.
-    ("service", &["api", "driver", "openstack", "program", "scheduler", "standalone", "store", "worker"]),
+    ("service", &["api", "driver", "openstack", "policy", "program", "scheduler", "standalone", "store", "worker"]),
     ("standalone", &["store"]),
     ("store", &[]),
     ("worker", &["driver", "openstack", "scheduler", "store"]),

@@ -71,6 +71,9 @@ impl Service {
             options,
             store: Arc::clone(&store),
             poster: Arc::clone(&queue) as Arc<dyn EventPoster>,
+            policy: std::sync::Arc::new(
+                lambda_openstack::policy::Enforcer::of_defaults(lambda_openstack::api::default_rules()).unwrap(),
+            ),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             extra,

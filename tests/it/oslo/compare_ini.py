@@ -40,6 +40,8 @@ OPTIONS = {
     'floating point value': lambda o: cfg.FloatOpt(
         o['name'], default=o['default'], min=o['min'], max=o['max']),
     'boolean value': lambda o: cfg.BoolOpt(o['name'], default=o['default']),
+    # The defaults of ours have one element.
+    'multi valued': lambda o: cfg.MultiStrOpt(o['name'], default=[o['default']]),
     'list value': lambda o: cfg.ListOpt(o['name'], default=o['default']),
 }
 
