@@ -55,6 +55,7 @@ use crate::task::Tasks;
 
 pub use error::Code;
 pub use events::{EventPoster, PostError};
+pub use identity::{AccessRule, KeystoneDeps, Named, TokenFacts, TokenValidator, ValidationError};
 pub use policy::{ALL_PROJECTS_RULES, BASE_RULES, Operation, RULES, Rule, TimeLimit, default_rules, policy_sample};
 
 /// The service's type: in the catalogue, in `OpenStack-API-Version`, and before every error code.
@@ -71,6 +72,8 @@ pub struct ApiDeps {
     pub store: Arc<dyn Store>,
     /// The way to the platform queue.
     pub poster: Arc<dyn EventPoster>,
+    /// The Keystone that knows callers; none where `[api] auth_strategy` is noauth.
+    pub keystone: Option<KeystoneDeps>,
     /// Who may do what.
     pub policy: Arc<Enforcer>,
     /// Where background work runs: one task, and one for each worker that is called.
@@ -82,10 +85,11 @@ pub struct ApiDeps {
 }
 
 /// How callers are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AuthStrategy {
     /// The headers are believed.
     NoAuth,
+    /// By tokens, which Keystone is asked about.
+    Keystone(identity::Tokens),
 }
 
 /// What handlers share.
@@ -119,10 +123,12 @@ impl Deref for Api {
 /// # Errors
 /// When an option has a value that it cannot have.
 pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
-    let ApiDeps { options, store, poster, policy, tasks, shutdown, extra } = deps;
-    let auth = match options.auth_strategy.as_str() {
-        "noauth" => AuthStrategy::NoAuth,
-        other => return Err(Invalid::new("[api] auth_strategy", format!("'{other}' is not noauth"))),
+    let ApiDeps { options, store, poster, keystone, policy, tasks, shutdown, extra } = deps;
+    let auth = match (options.auth_strategy.as_str(), keystone) {
+        ("noauth", _) => AuthStrategy::NoAuth,
+        ("keystone", Some(keystone)) => AuthStrategy::Keystone(identity::Tokens::new(keystone)?),
+        ("keystone", None) => return Err(Invalid::new("[api] auth_strategy", "needs a Keystone to ask about tokens")),
+        (other, _) => return Err(Invalid::new("[api] auth_strategy", format!("'{other}' is not noauth or keystone"))),
     };
     let default_project = ProjectId::parse(&options.default_project)
         .map_err(|invalid| Invalid::new("[api] default_project", invalid.reason))?;

@@ -13,6 +13,7 @@ pub mod check;
 pub mod database;
 pub mod default;
 pub mod ini;
+pub mod keystone_authtoken;
 pub mod local;
 pub mod oslo_policy;
 pub mod sample;
@@ -33,6 +34,7 @@ pub use api::ApiOptions;
 pub use database::DatabaseOptions;
 pub use default::DefaultOptions;
 pub use error::{ConfigError, Origin, Problem};
+pub use keystone_authtoken::KeystoneAuthtokenOptions;
 pub use load::{Loaded, Reader, load};
 pub use local::LocalOptions;
 pub use option::{Differences, Group, Multi, OptionHelp, OptionValue, Shape};
@@ -95,6 +97,8 @@ config! {
     api: ApiOptions,
     /// `[database]`.
     database: DatabaseOptions,
+    /// `[keystone_authtoken]`.
+    keystone_authtoken: KeystoneAuthtokenOptions,
     /// `[local]`.
     local: LocalOptions,
     /// `[oslo_policy]`.

@@ -216,6 +216,7 @@ pub fn api_router(
         options: config.api.clone(),
         store,
         poster: Arc::new(poster),
+        keystone: None,
         policy,
         tasks: tasks.clone(),
         shutdown: stopping.clone(),

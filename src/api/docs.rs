@@ -83,7 +83,20 @@ pub(super) fn complete(openapi: &mut OpenApi) {
         )))
         .into(),
     );
-    openapi.security = Some(vec![utoipa::openapi::security::SecurityRequirement::new("project", [] as [&str; 0])]);
+    components.security_schemes.insert(
+        "token".to_owned(),
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+            "X-Auth-Token",
+            "A token of Keystone's for the project, where [api] auth_strategy is keystone.",
+        )))
+        .into(),
+    );
+    // One or the other.
+    openapi.security = Some(
+        ["token", "project"]
+            .map(|scheme| utoipa::openapi::security::SecurityRequirement::new(scheme, [] as [&str; 0]))
+            .to_vec(),
+    );
     for item in openapi.paths.paths.values_mut() {
         let operations: [&mut Option<Operation>; 5] =
             [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];

@@ -76,6 +76,12 @@ codes! {
     VersionNotSupported = "version.not_supported", NOT_ACCEPTABLE, "The API version is not supported";
     /// Who calls cannot be read from the headers.
     IdentityInvalid = "identity.invalid", BAD_REQUEST, "The caller's identity cannot be read";
+    /// Nobody is known by what the request shows.
+    IdentityRequired = "identity.required", UNAUTHORIZED, "Authentication is required";
+    /// The token is for no project.
+    IdentityWithoutProject = "identity.no_project", FORBIDDEN, "The token is for no project";
+    /// Keystone cannot be asked.
+    IdentityUnavailable = "identity.unavailable", SERVICE_UNAVAILABLE, "The caller's token cannot be checked";
     /// Policy does not allow it.
     PolicyDenied = "policy.denied", FORBIDDEN, "Policy does not allow this";
     /// The list's marker names nothing.

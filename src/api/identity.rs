@@ -1,16 +1,25 @@
 //! Who calls. A layer in front of the handlers puts an [`Identity`] into the request; what follows never looks at the
 //! headers again, so that Keystone's tokens change nothing behind this file.
 
+mod access_rules;
+mod tokens;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use serde_json::Value;
+use tracing::Instrument as _;
 
 use super::error::{ApiError, Code, Result};
 use super::layers::RequestContext;
 use super::policy::Granted;
 use super::{Api, AuthStrategy};
+pub use access_rules::AccessRule;
+pub use tokens::{KeystoneDeps, Named, TokenFacts, TokenValidator, ValidationError};
+pub(super) use tokens::{RawToken, Tokens};
+
 use crate::model::ProjectId;
 use crate::policy::check::Attributes;
 use crate::store::{FunctionRef, Scope};
@@ -20,36 +29,99 @@ use crate::store::{FunctionRef, Scope};
 pub(super) struct Identity {
     /// The project it acts in.
     pub project_id: ProjectId,
+    /// The domain of the project.
+    pub project_domain_id: Option<String>,
     /// The user, where one is known.
     pub user_id: Option<String>,
-    /// Its roles in the project, in lower case.
+    /// The user's name.
+    pub user_name: Option<String>,
+    /// The domain of the user.
+    pub user_domain_id: Option<String>,
+    /// Its roles in the project.
+    pub roles: Vec<String>,
+    /// Whether the project is the one of administrators; it is where nobody says.
+    pub is_admin_project: bool,
+    /// The service that sends the request on for the user.
+    pub service: Option<ServiceIdentity>,
+    /// The token that it showed.
+    pub token: Option<RawToken>,
+}
+
+/// A service that sends a user's request on, by its own token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServiceIdentity {
+    /// Its user.
+    pub user_id: String,
+    /// The domain of its user.
+    pub user_domain_id: String,
+    /// The project of its token.
+    pub project_id: Option<String>,
+    /// The domain of that.
+    pub project_domain_id: Option<String>,
+    /// Its roles there.
     pub roles: Vec<String>,
 }
 
 impl Identity {
     /// What policy knows of the caller, by the names that oslo.context gives it.
     pub fn credentials(&self) -> Attributes {
-        let mut credentials = Attributes::new();
-        credentials.insert("user_id".to_owned(), self.user_id.clone().into());
-        credentials.insert("project_id".to_owned(), self.project_id.as_str().into());
-        credentials.insert("roles".to_owned(), self.roles.clone().into());
-        credentials
+        let service = self.service.as_ref();
+        let text = |get: fn(&ServiceIdentity) -> Option<String>| Value::from(service.and_then(get));
+        Attributes::from_iter([
+            ("user_id".to_owned(), self.user_id.clone().into()),
+            ("user_domain_id".to_owned(), self.user_domain_id.clone().into()),
+            ("project_id".to_owned(), self.project_id.as_str().into()),
+            ("project_domain_id".to_owned(), self.project_domain_id.clone().into()),
+            // Nobody without a project comes this far.
+            ("domain_id".to_owned(), Value::Null),
+            ("system_scope".to_owned(), Value::Null),
+            ("roles".to_owned(), self.roles.clone().into()),
+            ("is_admin_project".to_owned(), self.is_admin_project.into()),
+            ("service_user_id".to_owned(), text(|service| Some(service.user_id.clone()))),
+            ("service_user_domain_id".to_owned(), text(|service| Some(service.user_domain_id.clone()))),
+            ("service_project_id".to_owned(), text(|service| service.project_id.clone())),
+            ("service_project_domain_id".to_owned(), text(|service| service.project_domain_id.clone())),
+            ("service_roles".to_owned(), service.map(|service| service.roles.clone()).unwrap_or_default().into()),
+        ])
     }
 }
 
 /// The layer.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let identity = match api.auth {
+    let identity = match &api.auth {
         AuthStrategy::NoAuth => noauth(request.headers(), &api.default_project),
+        AuthStrategy::Keystone(tokens) => {
+            tokens::strip(request.headers_mut());
+            tokens.identify(request.headers(), request.method().as_str(), request.uri().path()).await
+        }
     };
     match identity {
         Ok(identity) => {
-            tracing::debug!(project.id = %identity.project_id, user.id = identity.user_id, "caller is known");
+            // What is logged on the way names the caller in the place that oslo.log has for it.
+            let span = tracing::info_span!(
+                "request",
+                request_id = request.extensions().get::<RequestContext>().map(|context| context.request_id.as_str()),
+                user_id = identity.user_id,
+                project_id = identity.project_id.as_str(),
+            );
+            tracing::debug!(parent: &span, user.name = identity.user_name, "the caller is known");
+            let logged = LoggedIdentity { user_id: identity.user_id.clone(), project_id: identity.project_id.clone() };
             request.extensions_mut().insert(identity);
-            next.run(request).await
+            let mut response = next.run(request).instrument(span).await;
+            response.extensions_mut().insert(logged);
+            response
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// Who called, on the way back to the layer that logs the request.
+#[derive(Clone, Debug)]
+pub(super) struct LoggedIdentity {
+    /// The user, where one is known.
+    pub user_id: Option<String>,
+    /// The project.
+    pub project_id: ProjectId,
 }
 
 /// Believes what the headers say. Without `X-Roles` the caller may do everything: there is nobody to ask.
@@ -70,7 +142,17 @@ fn noauth(headers: &HeaderMap, default_project: &ProjectId) -> Result<Identity> 
         None => with_implied(["admin".to_owned()]),
         Some(roles) => with_implied(roles.split(',').map(|role| role.trim().to_ascii_lowercase())),
     };
-    Ok(Identity { project_id, user_id: text("X-User-Id")?.map(str::to_owned), roles })
+    Ok(Identity {
+        project_id,
+        project_domain_id: None,
+        user_id: text("X-User-Id")?.map(str::to_owned),
+        user_name: None,
+        user_domain_id: None,
+        roles,
+        is_admin_project: true,
+        service: None,
+        token: None,
+    })
 }
 
 /// Adds the roles that Keystone's default roles imply, which it lists in tokens by itself.
@@ -100,6 +182,24 @@ impl Caller {
     /// The project that the caller acts in.
     pub const fn project(&self) -> &ProjectId {
         &self.identity.project_id
+    }
+
+    /// The user, where one is known.
+    #[allow(dead_code, reason = "trusts for triggers on a tenant's own queue are made with it")]
+    pub fn user_id(&self) -> Option<&str> {
+        self.identity.user_id.as_deref()
+    }
+
+    /// The token that the caller showed; none: there is no Keystone.
+    #[allow(dead_code, reason = "trusts for triggers on a tenant's own queue are made with it")]
+    pub const fn token(&self) -> Option<&RawToken> {
+        self.identity.token.as_ref()
+    }
+
+    /// The names of the caller's roles.
+    #[allow(dead_code, reason = "trusts for triggers on a tenant's own queue are made with them")]
+    pub fn roles(&self) -> &[String] {
+        &self.identity.roles
     }
 
     /// Whose documents the operation may touch, where they are named by their id: the project's, or everybody's if policy

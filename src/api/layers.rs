@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::{ApiError, Carried, Code};
+use super::identity::LoggedIdentity;
 use super::policy::TimeLimit;
 use super::{Api, links};
 use crate::model::RequestId;
@@ -39,6 +40,7 @@ pub(super) async fn context(State(api): State<Api>, request: Request, next: Next
 
     let mut response = next.run(Request::from_parts(parts, body)).await;
 
+    let caller = response.extensions_mut().remove::<LoggedIdentity>();
     if let Some(error) = failure(&mut response) {
         log(&error, &request_id, &format!("{method} {path}"));
         let allow = response.headers_mut().remove(header::ALLOW);
@@ -57,10 +59,12 @@ pub(super) async fn context(State(api): State<Api>, request: Request, next: Next
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
+    let user_id = caller.as_ref().and_then(|caller| caller.user_id.as_deref());
+    let project_id = caller.as_ref().map(|caller| caller.project_id.as_str());
     let global_request_id = global.as_ref().map_or("-", RequestId::as_str);
     // To the microsecond, which is what the clock is good for.
     let duration_ms = (begun.elapsed().as_secs_f64() * 1_000_000.0).round() / 1000.0;
-    tracing::info!(%request_id, global_request_id, status, duration_ms, "{method} {path} {status} {duration_ms:.1} ms");
+    tracing::info!(%request_id, global_request_id, user_id, project_id, status, duration_ms, "{method} {path} {status} {duration_ms:.1} ms");
     response
 }
 

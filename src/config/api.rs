@@ -7,8 +7,9 @@ options! {
     ApiOptions in "api" {
         /// Address and port to listen on.
         [form(Form::Address)] bind: String = "127.0.0.1:9070".to_owned();
-        /// How callers are known: noauth takes the project from X-Project-Id.
-        [form(Form::OneOf(&["noauth"]))] auth_strategy: String = "noauth".to_owned();
+        /// How callers are known: noauth takes the project from X-Project-Id and believes it; keystone asks Keystone about
+        /// the token in X-Auth-Token, see [keystone_authtoken].
+        [form(Form::OneOf(&["noauth", "keystone"]))] auth_strategy: String = "noauth".to_owned();
         /// Project of a request without X-Project-Id, where auth_strategy is noauth.
         [form(Form::Word)] default_project: String = "demo".to_owned();
         /// Address that links in answers begin with; from the request when unset.

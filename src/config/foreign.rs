@@ -4,8 +4,7 @@
 
 /// Groups that are accepted whole.
 const GROUPS: &[&str] = &[
-    // Who we are to Keystone, and whom we ask: read with the release that brings `auth_strategy = keystone`.
-    "keystone_authtoken",
+    // Who we are to Keystone stands in [service_auth].
     "service_user",
     "service_credentials",
     "trustee",
@@ -97,6 +96,49 @@ const OPTIONS: &[(&str, &[&str])] = &[
             "slave_connection",
             "sqlite_synchronous",
             "synchronous_reader",
+        ],
+    ),
+    (
+        "keystone_authtoken",
+        // keystonemiddleware and keystoneauth: what else they have. Tokens are remembered in the process, and Keystone is
+        // asked at auth_url.
+        &[
+            "auth_section",
+            "auth_uri",
+            "auth_version",
+            "cache",
+            "default_domain_id",
+            "default_domain_name",
+            "delay_auth_decision",
+            "domain_id",
+            "domain_name",
+            "enforce_token_bind",
+            "http_request_max_retries",
+            "include_service_catalog",
+            "interface",
+            "memcache_password",
+            "memcache_pool_conn_get_timeout",
+            "memcache_pool_dead_retry",
+            "memcache_pool_maxsize",
+            "memcache_pool_socket_timeout",
+            "memcache_pool_unused_timeout",
+            "memcache_sasl_enabled",
+            "memcache_secret_key",
+            "memcache_security_strategy",
+            "memcache_tls_allowed_ciphers",
+            "memcache_tls_cafile",
+            "memcache_tls_certfile",
+            "memcache_tls_enabled",
+            "memcache_tls_keyfile",
+            "memcache_use_advanced_pool",
+            "memcache_username",
+            "memcached_servers",
+            "region_name",
+            "service_type",
+            "signing_dir",
+            "system_scope",
+            "timeout",
+            "trust_id",
         ],
     ),
     (

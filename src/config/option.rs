@@ -181,6 +181,7 @@ shown_by_display!(
     u32 => "integer value", Integer;
     u64 => "integer value", Integer;
     usize => "integer value", Integer;
+    i64 => "integer value", Integer;
     f64 => "floating point value", Float;
     bool => "boolean value", Flag
 );

@@ -139,12 +139,12 @@ fn unknown_groups_and_options_are_refused_where_they_stand() {
 fn what_other_libraries_need_is_accepted_and_said_to_be_unread() {
     let files = Files::new(&[(
         "lambda.conf",
-        "[keystone_authtoken]\nanything = secret\n[zaqar]\npassword = secret\n[DEFAULT]\nuse_syslog = False\n",
+        "[service_user]\nanything = secret\n[zaqar]\npassword = secret\n[DEFAULT]\nuse_syslog = False\n",
     )]);
     let loaded = load(&files.sources(&["lambda.conf"])).unwrap();
     assert_eq!(loaded.config, Config::default());
     let unread = loaded.unread.join("\n");
-    assert!(unread.contains("keystone_authtoken.anything (") && unread.contains("lambda.conf:6)"), "{unread}");
+    assert!(unread.contains("service_user.anything (") && unread.contains("lambda.conf:6)"), "{unread}");
     assert!(!unread.contains("secret"), "{unread}");
 }
 

@@ -21,3 +21,4 @@ mod harness;
 mod invocations;
 mod policy;
 mod serving;
+mod tokens;

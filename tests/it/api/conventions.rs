@@ -296,6 +296,7 @@ async fn options_that_cannot_be_are_refused_at_the_start() {
             options,
             store: std::sync::Arc::new(BrokenStore),
             poster: std::sync::Arc::new(super::harness::Queue::default()),
+            keystone: None,
             policy: std::sync::Arc::new(
                 lambda_openstack::policy::Enforcer::of_defaults(lambda_openstack::api::default_rules()).unwrap(),
             ),

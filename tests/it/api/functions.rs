@@ -103,6 +103,8 @@ async fn a_project_reaches_nothing_of_another() {
     ] {
         let mut foreign = json_request(method.clone(), &path, &json!({}));
         foreign.headers_mut().insert("x-project-id", "other".parse().unwrap());
+        // Without it, the caller may everything, as an admin of every project does.
+        foreign.headers_mut().insert("x-roles", "member".parse().unwrap());
         let answer = service.send(foreign).await;
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text());
     }

@@ -8,12 +8,14 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures::StreamExt as _;
-use lambda_openstack::api::{ApiDeps, EventPoster, PostError, router};
+use lambda_openstack::api::{ApiDeps, EventPoster, KeystoneDeps, PostError, router};
 use lambda_openstack::clock;
 use lambda_openstack::config::ApiOptions;
 use lambda_openstack::model::execution::{EventSummary, LogChunk, LogLine, LogStream, Origin};
 use lambda_openstack::model::worker::{Worker, WorkerState};
-use lambda_openstack::model::{Event, Execution, ExecutionId, Function, ProjectId, RequestId, Timestamp, WorkerId};
+use lambda_openstack::model::{
+    Event, Execution, ExecutionId, Function, Invalid, ProjectId, RequestId, Timestamp, WorkerId,
+};
 use lambda_openstack::store::sqlite::SqliteStore;
 use lambda_openstack::store::{FunctionRef, Scope, Store};
 use lambda_openstack::task::Tasks;
@@ -57,13 +59,27 @@ impl Service {
     }
 
     pub async fn with(options: ApiOptions, extra: Option<Router>) -> Self {
-        let directory = TempDir::new().unwrap();
-        let store = SqliteStore::open(&directory.path().join("store.db"), Duration::from_secs(10)).await.unwrap();
-        store.migrate().await.unwrap();
-        Self::on(Arc::new(store), directory, options, extra)
+        let (store, directory) = store().await;
+        Self::on(store, directory, options, extra)
+    }
+
+    /// With callers known by tokens.
+    pub async fn behind_keystone(options: ApiOptions, keystone: KeystoneDeps) -> Self {
+        let (store, directory) = store().await;
+        Self::try_on(store, directory, options, None, Some(keystone)).unwrap()
     }
 
     pub fn on(store: Arc<dyn Store>, directory: TempDir, options: ApiOptions, extra: Option<Router>) -> Self {
+        Self::try_on(store, directory, options, extra, None).unwrap()
+    }
+
+    pub fn try_on(
+        store: Arc<dyn Store>,
+        directory: TempDir,
+        options: ApiOptions,
+        extra: Option<Router>,
+        keystone: Option<KeystoneDeps>,
+    ) -> Result<Self, Invalid> {
         let queue = Arc::new(Queue::default());
         let tasks = Tasks::new();
         let shutdown = CancellationToken::new();
@@ -71,6 +87,7 @@ impl Service {
             options,
             store: Arc::clone(&store),
             poster: Arc::clone(&queue) as Arc<dyn EventPoster>,
+            keystone,
             policy: std::sync::Arc::new(
                 lambda_openstack::policy::Enforcer::of_defaults(lambda_openstack::api::default_rules()).unwrap(),
             ),
@@ -78,7 +95,7 @@ impl Service {
             shutdown: shutdown.clone(),
             extra,
         };
-        Self { router: router(deps).unwrap(), store, queue, tasks, shutdown, _directory: directory }
+        Ok(Self { router: router(deps)?, store, queue, tasks, shutdown, _directory: directory })
     }
 
     /// Sends a request and reads the whole answer.
@@ -170,6 +187,14 @@ impl Service {
             LogChunk { execution_id: execution.id, project_id: execution.project_id.clone(), attempt, sequence, lines };
         self.store.append_logs(&[chunk]).await.unwrap();
     }
+}
+
+/// A new store of its own.
+pub async fn store() -> (Arc<dyn Store>, TempDir) {
+    let directory = TempDir::new().unwrap();
+    let store = SqliteStore::open(&directory.path().join("store.db"), Duration::from_secs(10)).await.unwrap();
+    store.migrate().await.unwrap();
+    (Arc::new(store), directory)
 }
 
 pub async fn send(router: &Router, request: Request<Body>) -> Answer {

@@ -49,6 +49,7 @@ impl Service {
             options: ApiOptions { default_limit: 2, max_limit: 100, ..ApiOptions::default() },
             store: Arc::clone(&store),
             poster: Arc::clone(&posted) as Arc<dyn EventPoster>,
+            keystone: None,
             policy: std::sync::Arc::new(
                 lambda_openstack::policy::Enforcer::of_defaults(lambda_openstack::api::default_rules()).unwrap(),
             ),
