@@ -47,19 +47,19 @@ use utoipa_axum::routes;
 use self::gateway_client::Gateways;
 use self::packages::Packages;
 use crate::config::ApiOptions;
+use crate::health::Health;
 use crate::model::package::PackageLimits;
 use crate::model::{Invalid, ProjectId};
 use crate::policy::Enforcer;
 use crate::store::Store;
 use crate::task::Tasks;
 
+pub use crate::model::SERVICE_TYPE;
 pub use error::Code;
 pub use events::{EventPoster, PostError};
+pub use health::health_router;
 pub use identity::{AccessRule, KeystoneDeps, Named, TokenFacts, TokenValidator, ValidationError};
 pub use policy::{ALL_PROJECTS_RULES, BASE_RULES, Operation, RULES, Rule, TimeLimit, default_rules, policy_sample};
-
-/// The service's type: in the catalogue, in `OpenStack-API-Version`, and before every error code.
-pub const SERVICE_TYPE: &str = "function";
 
 /// Names the execution that a call became.
 const EXECUTION_ID: HeaderName = HeaderName::from_static("x-execution-id");
@@ -80,6 +80,8 @@ pub struct ApiDeps {
     pub tasks: Tasks,
     /// Cancelled when followed logs shall end, because the service stops.
     pub shutdown: CancellationToken,
+    /// What a detailed health check asks.
+    pub health: Health,
     /// Served beside the API and without its layers but for the outermost: `/metrics`.
     pub extra: Option<Router>,
 }
@@ -103,6 +105,7 @@ struct Shared {
     store: Arc<dyn Store>,
     poster: Arc<dyn EventPoster>,
     policy: Arc<Enforcer>,
+    health: Health,
     gateways: Gateways,
     packages: Packages,
     admission: Semaphore,
@@ -123,7 +126,7 @@ impl Deref for Api {
 /// # Errors
 /// When an option has a value that it cannot have.
 pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
-    let ApiDeps { options, store, poster, keystone, policy, tasks, shutdown, extra } = deps;
+    let ApiDeps { options, store, poster, keystone, policy, tasks, shutdown, health, extra } = deps;
     let auth = match (options.auth_strategy.as_str(), keystone) {
         ("noauth", _) => AuthStrategy::NoAuth,
         ("keystone", Some(keystone)) => AuthStrategy::Keystone(identity::Tokens::new(keystone)?),
@@ -149,6 +152,7 @@ pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
         store,
         poster,
         policy,
+        health,
         shutdown,
         openapi,
         options,

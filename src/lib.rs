@@ -10,6 +10,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod driver;
+pub mod health;
+pub mod manage;
 pub mod model;
 pub mod openstack;
 pub mod policy;

@@ -22,6 +22,10 @@ pub use payload::Payload;
 pub use time::Timestamp;
 pub use trigger::Trigger;
 
+/// The service's type: in Keystone's catalog, in `OpenStack-API-Version`, and before every error code. Programs, clients and
+/// the DevStack plugin know it by this name only.
+pub const SERVICE_TYPE: &str = "function";
+
 /// A value from outside that is not what it has to be. The API answers it with 400, the worker with a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use crate::api::{self, ApiDeps, EventPoster, PostError};
 use crate::config::{Config, LocalOptions, Sources, ZaqarOptions};
 use crate::driver::DriverError;
 use crate::driver::local::{self, LocalDriver};
+use crate::health::{Health, Part};
 use crate::model::posting::PostingKey;
 use crate::model::{Event, Invalid, ProjectId};
 use crate::openstack::zaqar::{self, NewMessage};
@@ -184,6 +185,27 @@ impl EventPoster for QueuePoster {
     }
 }
 
+/// What every program asks for its detailed health check: the store, and the queue by a call that needs our identity.
+#[must_use]
+pub fn health_parts(store: &Arc<dyn Store>, client: &zaqar::Client) -> Vec<Part> {
+    let (store, client) = (Arc::clone(store), client.clone());
+    vec![
+        Part::new("store", move || {
+            let store = Arc::clone(&store);
+            async move { store.ping().await }
+        }),
+        Part::new("queue", move || {
+            let client = client.clone();
+            async move { client.ping().await }
+        }),
+    ]
+}
+
+/// `/metrics` and `/healthcheck` of a program without the API; ill until its parts are there.
+pub fn operator_router(metrics: Metrics, parts: &Arc<OnceLock<Health>>) -> axum::Router {
+    metrics_router(metrics).merge(api::health_router(Arc::clone(parts)))
+}
+
 /// Who may do what: the rules in code, and the operator's files over them.
 ///
 /// # Errors
@@ -206,6 +228,7 @@ pub fn api_router(
     stopping: &CancellationToken,
     metrics: &Metrics,
 ) -> Result<axum::Router, ServiceError> {
+    let health = Health::new(health_parts(&store, &client));
     let poster = QueuePoster {
         client,
         queue: config.zaqar.queue.clone(),
@@ -220,6 +243,7 @@ pub fn api_router(
         policy,
         tasks: tasks.clone(),
         shutdown: stopping.clone(),
+        health,
         extra: Some(metrics_router(metrics.clone())),
     };
     let metrics = metrics.clone();

@@ -200,6 +200,10 @@ pub trait Store: Send + Sync + 'static {
     /// Brings tables, collections and indexes to this release's shape. Additive, safe from many nodes at once.
     async fn migrate(&self) -> Result<()>;
 
+    /// What [`Self::migrate`] would add: names of collections' indexes or of steps. Empty: the store has this release's
+    /// shape.
+    async fn missing(&self) -> Result<Vec<String>>;
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
 

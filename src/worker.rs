@@ -22,13 +22,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::{WorkerOptions, ZaqarOptions};
 use crate::driver::Driver;
+use crate::health::Part;
 use crate::model::function::QueueName;
 use crate::model::worker::{Worker as WorkerRecord, WorkerState};
 use crate::model::{Invalid, WorkerId};
@@ -106,6 +107,9 @@ pub struct Worker {
     recorded: CancellationToken,
     store: Arc<dyn Store>,
     me: WorkerId,
+    /// Where its gateway listens.
+    gateway: SocketAddr,
+    driver: Arc<dyn Driver>,
     parts: Reloadable,
 }
 
@@ -326,8 +330,24 @@ impl Worker {
             recorded,
             store: parts.store,
             me,
+            gateway: bound,
+            driver: parts.driver,
             parts: reloadable,
         })
+    }
+
+    /// What a health check of this worker asks: whether its gateway takes connections, and whether its driver's cloud
+    /// answers.
+    #[must_use]
+    pub fn health(&self) -> Vec<Part> {
+        let (gateway, driver) = (self.gateway, Arc::clone(&self.driver));
+        vec![
+            Part::new("gateway", move || async move { TcpStream::connect(gateway).await.map(|_| ()) }),
+            Part::new("driver", move || {
+                let driver = Arc::clone(&driver);
+                async move { driver.list().await.map(|_| ()) }
+            }),
+        ]
     }
 
     /// Its id.

@@ -6,7 +6,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use lambda_openstack::api;
 use lambda_openstack::config::{self, sample::sample};
+use lambda_openstack::manage::checks;
 use lambda_openstack::program::{self, Common};
+use lambda_openstack::service;
+use lambda_openstack::task::chain;
+use lambda_openstack::telemetry::Metrics;
 
 const PROGRAM: &str = "lambda-manage";
 
@@ -22,6 +26,13 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Bring the store to this release's shape. Again: nothing. Programs do it too when they start.
+    DbSync,
+    /// Say whether this release can start here.
+    Status {
+        #[command(subcommand)]
+        command: Status,
+    },
     /// Print a sample of lambda.conf with every option, its meaning and its default.
     #[command(name = "config-sample")]
     Sample,
@@ -44,12 +55,20 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Status {
+    /// Check configuration, store, queue and what else programs need; exit 0: fine, 1: with warnings, 2: not.
+    UpgradeCheck,
+}
+
 fn main() -> ExitCode {
     let options: Options = match program::parse(PROGRAM) {
         Ok(options) => options,
         Err(code) => return code,
     };
     match options.command {
+        Command::DbSync => db_sync(&options.common),
+        Command::Status { command: Status::UpgradeCheck } => upgrade_check(&options.common),
         Command::Sample => print(&sample()),
         Command::PolicySample => print(&api::policy_sample()),
         Command::Check { program } => with_config(&options.common, &program, |_| ExitCode::SUCCESS),
@@ -72,6 +91,32 @@ fn with_config(common: &Common, name: &str, then: impl FnOnce(&config::Config) -
             }
             then(&loaded.config)
         }
+    }
+}
+
+/// Runs something that waits for others.
+fn wait<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
+    // As in the programs: an error means that it was chosen before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| program::failed(PROGRAM, &error))?;
+    Ok(runtime.block_on(work))
+}
+
+fn db_sync(common: &Common) -> ExitCode {
+    with_config(common, PROGRAM, |config| match wait(service::open_store(config, &Metrics::new(PROGRAM))) {
+        Ok(Ok(_)) => print("the store has this release's shape\n"),
+        Ok(Err(error)) => program::failed(PROGRAM, &chain(&error)),
+        Err(code) => code,
+    })
+}
+
+fn upgrade_check(common: &Common) -> ExitCode {
+    match wait(checks::all(&common.sources(PROGRAM))) {
+        Ok(report) => match print(&report.table()) {
+            ExitCode::SUCCESS => ExitCode::from(report.verdict().exit_code()),
+            failed => failed,
+        },
+        Err(code) => code,
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Parser;
+use lambda_openstack::health::Health;
 use lambda_openstack::program::{self, Common, Life, Started};
 use lambda_openstack::service;
-use lambda_openstack::telemetry::metrics_router;
 use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = "lambda-worker";
@@ -31,13 +32,18 @@ async fn run(started: Started) -> anyhow::Result<()> {
 
     let (state_dir, _lock) = service::lock_state_dir(&PathBuf::from(&config.worker.state_dir))?;
     let serving = CancellationToken::new();
+    let health = Arc::new(OnceLock::new());
     if let Some(address) = &config.worker.metrics_bind {
         let listener = service::listen(address).await?;
-        service::serve(&tasks, "metrics", listener, metrics_router(metrics.clone()), &serving, Duration::ZERO);
+        let router = service::operator_router(metrics.clone(), &health);
+        service::serve(&tasks, "metrics", listener, router, &serving, Duration::ZERO);
     }
     let store = service::open_store(config, &metrics).await?;
     let client = service::zaqar_client(&config.zaqar, &metrics)?;
+    let mut parts = service::health_parts(&store, &client);
     let worker = service::start_worker(config, store, client, &state_dir, false, &tasks, &metrics).await?;
+    parts.extend(worker.health());
+    health.get_or_init(|| Health::new(parts));
     tracing::info!("worker {} takes events", worker.id());
 
     let failed = life.last(async |config| worker.reload(&config.worker).await).await;

@@ -86,6 +86,10 @@ impl Store for MeteredStore {
         self.observe("migrate", self.inner.migrate()).await
     }
 
+    async fn missing(&self) -> Result<Vec<String>> {
+        self.observe("missing", self.inner.missing()).await
+    }
+
     async fn ping(&self) -> Result<()> {
         self.observe("ping", self.inner.ping()).await
     }

@@ -114,6 +114,10 @@ impl Store for MongoStore {
         within(MIGRATION_TIMEOUT, schema::migrate(&self.database)).await
     }
 
+    async fn missing(&self) -> Result<Vec<String>> {
+        within(self.timeout, schema::missing(&self.database)).await
+    }
+
     async fn ping(&self) -> Result<()> {
         within(self.timeout, async { Ok(self.database.run_command(doc! { "ping": 1 }).await.map(|_| ())?) }).await
     }

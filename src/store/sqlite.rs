@@ -86,6 +86,10 @@ impl Store for SqliteStore {
         self.engine.write(schema::migrate).await
     }
 
+    async fn missing(&self) -> Result<Vec<String>> {
+        self.engine.read(schema::missing).await
+    }
+
     async fn ping(&self) -> Result<()> {
         self.engine.read(|db| Ok(db.query_one("SELECT 1", (), |_| Ok(()))?)).await
     }

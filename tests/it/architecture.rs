@@ -12,20 +12,26 @@ const LEAVES: [&str; 5] = ["clock", "config", "model", "task", "telemetry"];
 
 /// Each module of the library, and which others it may use besides the leaves. Imports run one way:
 /// bin → api, worker, standalone, cli → driver, store, openstack, scheduler → model.
-const ROOMS: [(&str, &[&str]); 18] = [
-    ("api", &["driver", "openstack", "policy", "scheduler", "store"]),
+const ROOMS: [(&str, &[&str]); 20] = [
+    ("api", &["driver", "health", "openstack", "policy", "scheduler", "store"]),
     ("cli", &["openstack"]),
     ("driver", &["openstack"]),
+    // Which parts there are is known where they are wired; what they answer is served by api.
+    ("health", &[]),
+    ("manage", &["api", "driver", "openstack", "service", "store"]),
     ("openstack", &[]),
     // The language of policy files knows no route: those who ask bring their rules.
     ("policy", &[]),
     ("program", &[]),
     ("scheduler", &[]),
     // It puts the rooms together, for programs to call.
-    ("service", &["api", "driver", "openstack", "policy", "program", "scheduler", "standalone", "store", "worker"]),
+    (
+        "service",
+        &["api", "driver", "health", "openstack", "policy", "program", "scheduler", "standalone", "store", "worker"],
+    ),
     ("standalone", &["store"]),
     ("store", &[]),
-    ("worker", &["driver", "openstack", "scheduler", "store"]),
+    ("worker", &["driver", "health", "openstack", "scheduler", "store"]),
     ("clock", &[]),
     ("config", &[]),
     ("model", &[]),
@@ -33,7 +39,23 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("telemetry", &[]),
     // Not rooms: the library's root and the programs.
     ("", &[]),
-    ("bin", &["api", "cli", "driver", "openstack", "program", "scheduler", "service", "standalone", "store", "worker"]),
+    (
+        "bin",
+        &[
+            "api",
+            "cli",
+            "driver",
+            "health",
+            "manage",
+            "openstack",
+            "program",
+            "scheduler",
+            "service",
+            "standalone",
+            "store",
+            "worker",
+        ],
+    ),
 ];
 
 /// Leaves stand in an order too: each may use those before it.

@@ -7,6 +7,7 @@ mod api;
 mod architecture;
 mod cli;
 mod config;
+mod operator;
 mod policy;
 mod program;
 mod queue;

@@ -87,3 +87,19 @@ pub(super) async fn migrate(database: &Database) -> Result<()> {
     }
     Ok(())
 }
+
+/// The indexes that [`migrate`] would make, as `collection.name`. More of them than we know do no harm.
+pub(super) async fn missing(database: &Database) -> Result<Vec<String>> {
+    let there = database.list_collection_names().await?;
+    let mut missing = Vec::new();
+    for (collection, indexes) in indexes() {
+        let known = if there.iter().any(|name| name == collection) {
+            database.collection::<Document>(collection).list_index_names().await?
+        } else {
+            Vec::new()
+        };
+        let wanted = indexes.into_iter().filter_map(|index| index.options?.name);
+        missing.extend(wanted.filter(|name| !known.contains(name)).map(|name| format!("{collection}.{name}")));
+    }
+    Ok(missing)
+}

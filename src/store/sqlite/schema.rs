@@ -92,3 +92,10 @@ pub(super) fn migrate(db: &Connection) -> Result<()> {
     }
     Ok(())
 }
+
+/// The steps that [`migrate`] would apply.
+pub(super) fn missing(db: &Connection) -> Result<Vec<String>> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let applied = usize::try_from(version).map_err(|error| StoreError::Unexpected(Box::new(error)))?;
+    Ok((applied + 1..=STEPS.len()).map(|step| format!("step {step}")).collect())
+}

@@ -29,6 +29,9 @@ impl Store for BrokenStore {
     async fn migrate(&self) -> Result<()> {
         broken()
     }
+    async fn missing(&self) -> Result<Vec<String>> {
+        broken()
+    }
     async fn ping(&self) -> Result<()> {
         broken()
     }

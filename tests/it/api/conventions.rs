@@ -224,7 +224,7 @@ async fn a_store_that_does_not_answer_is_a_503_with_a_time_to_try_again() {
     }
     assert_eq!(service.get("/healthcheck").await.status, 200);
     let detailed = service.get("/healthcheck?detailed=true").await;
-    assert_eq!((detailed.status.as_u16(), detailed.text().as_str()), (503, "THE STORE DOES NOT ANSWER"));
+    assert_eq!((detailed.status.as_u16(), detailed.text().as_str()), (503, "store: FAILING"));
 }
 
 #[tokio::test]
@@ -302,6 +302,7 @@ async fn options_that_cannot_be_are_refused_at_the_start() {
             ),
             tasks: lambda_openstack::task::Tasks::new(),
             shutdown: tokio_util::sync::CancellationToken::new(),
+            health: lambda_openstack::health::Health::new(Vec::new()),
             extra: None,
         };
         lambda_openstack::api::router(deps).map(|_| ()).unwrap_err().field

@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use lambda_openstack::api::{ApiDeps, EventPoster, KeystoneDeps, PostError, router};
 use lambda_openstack::clock;
 use lambda_openstack::config::ApiOptions;
+use lambda_openstack::health::{Health, Part};
 use lambda_openstack::model::execution::{EventSummary, LogChunk, LogLine, LogStream, Origin};
 use lambda_openstack::model::worker::{Worker, WorkerState};
 use lambda_openstack::model::{
@@ -83,7 +84,13 @@ impl Service {
         let queue = Arc::new(Queue::default());
         let tasks = Tasks::new();
         let shutdown = CancellationToken::new();
+        let asked = Arc::clone(&store);
+        let part = Part::new("store", move || {
+            let store = Arc::clone(&asked);
+            async move { store.ping().await }
+        });
         let deps = ApiDeps {
+            health: Health::new(vec![part]),
             options,
             store: Arc::clone(&store),
             poster: Arc::clone(&queue) as Arc<dyn EventPoster>,

@@ -55,6 +55,7 @@ impl Service {
             ),
             tasks: tasks.clone(),
             shutdown: tasks.token(),
+            health: lambda_openstack::health::Health::new(Vec::new()),
             extra: None,
         })
         .unwrap();
