@@ -4,10 +4,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo test cloud-up cloud-down cloud-status test-cloud fmt clippy clean
+.PHONY: help setup build agent demo test cloud-up cloud-down cloud-status test-cloud test-devstack fmt clippy clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is needed beyond Rust (Debian, Ubuntu; root or sudo)
 	@scripts/setup.sh
@@ -37,6 +37,9 @@ cloud-status: ## Show what of it runs
 
 test-cloud: setup ## Run the tests that need it, on the one that runs or on one that is started for them
 	@scripts/test.sh build cloud
+
+test-devstack: build ## Run the DevStack plugin with the helpers of the checkout DEVSTACK_DIR, on the cloud that runs
+	@tests/devstack/run.sh real
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -2,7 +2,7 @@
 # Runs every check of the project, goes on after a failure, and ends with one line: N passed, N failed.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh NAME…      only these parts: format clippy build test examples shell cloud
+#   scripts/test.sh NAME…      only these parts: format clippy build test devstack examples shell cloud
 #
 # The tests use a real MongoDB: MONGODB_URI if it is set, else one that is started here and stopped in the end.
 # The part cloud uses real OpenStack services on this machine, which needs root: those of LAMBDA_TEST_CLOUD (a directory with
@@ -157,7 +157,7 @@ part format one cargo fmt --all --check
 part clippy one cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 # The tests run these programs, so they have to be there and to be those of this tree.
 part build one cargo build --quiet --locked --workspace --bins
-if wanted test; then
+if wanted test || wanted devstack; then
   heading 'services: MongoDB and Python clients'
   start=$SECONDS
   if ! prepare_services; then
@@ -167,6 +167,7 @@ if wanted test; then
   TIMES+=("$((SECONDS - start)) services")
 fi
 part test cargo_results cargo test --quiet --locked --workspace --no-fail-fast -- --skip cloud::
+part devstack shell_results tests/devstack/run.sh standin
 part examples unittest_results python3 -m unittest discover -s examples
 part shell shell_results shell_checks
 if wanted cloud; then

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes a Python environment with requirements.txt, once, and prints the path of its interpreter.
+# venv.sh [REQUIREMENTS]: makes a Python environment with requirements.txt, or what is named, once, and prints the path of its interpreter.
 # It is kept in the cache directory under a name that changes with the requirements and the interpreter.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-requirements=$here/requirements.txt
+requirements=${1:-$here/requirements.txt}
 cache=${LAMBDA_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/lambda-openstack}
 
 say() { echo "$*" >&2; }
