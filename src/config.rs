@@ -15,6 +15,7 @@ pub mod default;
 pub mod ini;
 pub mod keystone_authtoken;
 pub mod local;
+pub mod nova;
 pub mod oslo_policy;
 pub mod sample;
 pub mod standalone;
@@ -37,6 +38,7 @@ pub use error::{ConfigError, Origin, Problem};
 pub use keystone_authtoken::KeystoneAuthtokenOptions;
 pub use load::{Loaded, Reader, load};
 pub use local::LocalOptions;
+pub use nova::{GlanceOptions, NeutronOptions, NovaOptions};
 pub use option::{Differences, Group, Multi, OptionHelp, OptionValue, Shape};
 pub use oslo_policy::OsloPolicyOptions;
 pub use provider::{list, map};
@@ -97,10 +99,16 @@ config! {
     api: ApiOptions,
     /// `[database]`.
     database: DatabaseOptions,
+    /// `[glance]`.
+    glance: GlanceOptions,
     /// `[keystone_authtoken]`.
     keystone_authtoken: KeystoneAuthtokenOptions,
     /// `[local]`.
     local: LocalOptions,
+    /// `[neutron]`.
+    neutron: NeutronOptions,
+    /// `[nova]`.
+    nova: NovaOptions,
     /// `[oslo_policy]`.
     oslo_policy: OsloPolicyOptions,
     /// `[standalone]`.

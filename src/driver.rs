@@ -2,6 +2,7 @@
 //! asked for; it knows nothing of pools, executions or the store.
 
 pub mod local;
+pub mod nova;
 pub mod zun;
 
 use std::net::SocketAddr;
@@ -145,4 +146,10 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Removes an instance. Succeeds when it is absent already; returns when it is gone or sure to go.
     async fn delete(&self, id: InstanceId) -> Result<(), DriverError>;
+
+    /// What can be told of an instance that runs but whose agent does not call, such as the end of its console; none:
+    /// nothing. For the operator's log, never for users.
+    async fn explain(&self, _id: InstanceId) -> Option<String> {
+        None
+    }
 }

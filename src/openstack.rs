@@ -3,7 +3,11 @@
 //! They decide nothing, and they know none of our domain's types.
 
 mod error;
+pub mod glance;
+mod json;
+pub mod neutron;
 mod noauth;
+pub mod nova;
 mod session;
 pub mod zaqar;
 pub mod zun;

@@ -127,14 +127,16 @@ impl OpenStackError {
 fn explanation(body: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
     let object = value.as_object()?;
-    // Zaqar: {title, description}. Guideline: {errors: [{title, detail}]}. Keystone, Nova: {error: {message}}.
+    // Zaqar: {title, description}. Guideline: {errors: [{title, detail}]}. Keystone, Nova: {error: {message}}. Neutron:
+    // {NeutronError: {message, detail}}.
     let inner = object
         .get("errors")
         .and_then(|errors| errors.get(0))
         .or_else(|| object.values().find(|value| value.is_object()))
         .and_then(serde_json::Value::as_object)
         .unwrap_or(object);
-    let text = |name: &str| inner.get(name).and_then(serde_json::Value::as_str);
+    // Neutron has an empty detail beside its message.
+    let text = |name: &str| inner.get(name).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty());
     let first = text("title");
     let second = text("description").or_else(|| text("detail")).or_else(|| text("message"));
     let whole = match (first, second) {
@@ -168,6 +170,7 @@ mod tests {
             (r#"{"errors":[{"title":"T","detail":"T"}]}"#, "T"),
             (r#"{"error":{"code":404,"title":"T","message":"M"}}"#, "T: M"),
             (r#"{"itemNotFound":{"code":404,"message":"M"}}"#, "M"),
+            (r#"{"NeutronError":{"type":"T","message":"M","detail":""}}"#, "M"),
             ("<html>", "status 404"),
             ("[]", "status 404"),
             ("", "status 404"),
