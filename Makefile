@@ -26,7 +26,7 @@ demo: setup ## Start the service, run real events through it, show what became o
 test: setup ## Run every check
 	@scripts/test.sh
 
-cloud-up: setup ## Start a cloud in a box: real OpenStack services on this machine (root); PARTS="zaqar zun" for some
+cloud-up: setup $(if $(filter lambda,$(PARTS)),build agent) ## Start a cloud in a box: real OpenStack services on this machine (root); PARTS="zaqar zun" for some
 	@tests/cloud/cloud.sh up $(PARTS)
 
 cloud-down: ## End it; nothing is left
@@ -36,7 +36,7 @@ cloud-status: ## Show what of it runs
 	@tests/cloud/cloud.sh status
 
 test-cloud: setup ## Run the tests that need it, on the one that runs or on one that is started for them
-	@scripts/test.sh build cloud
+	@scripts/test.sh build agent cloud
 
 test-devstack: build ## Run the DevStack plugin with the helpers of the checkout DEVSTACK_DIR, on the cloud that runs
 	@tests/devstack/run.sh real

@@ -2,7 +2,7 @@
 # Runs every check of the project, goes on after a failure, and ends with one line: N passed, N failed.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh NAME…      only these parts: format clippy build test devstack examples shell cloud
+#   scripts/test.sh NAME…      only these parts: format clippy build agent test devstack examples shell cloud
 #
 # The tests use a real MongoDB: MONGODB_URI if it is set, else one that is started here and stopped in the end.
 # The part cloud uses real OpenStack services on this machine, which needs root: those of LAMBDA_TEST_CLOUD (a directory with
@@ -157,6 +157,8 @@ part format one cargo fmt --all --check
 part clippy one cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 # The tests run these programs, so they have to be there and to be those of this tree.
 part build one cargo build --quiet --locked --workspace --bins
+# And the instances of a cloud run this one.
+part agent one make --no-print-directory agent
 if wanted test || wanted devstack; then
   heading 'services: MongoDB and Python clients'
   start=$SECONDS

@@ -2,14 +2,14 @@
 # A cloud in a box: real OpenStack services on this machine, for tests. It runs on Debian 12, as root.
 #
 #   cloud.sh up [part…]        installs what is missing, starts the parts and what they need, waits until they can be used.
-#                              Without a part: all. Again: starts what does not run.
+#                              Without a part: all but lambda. Again: starts what does not run.
 #   cloud.sh install [part…]   only installs, as up would: Debian's packages, a Python environment, images
 #   cloud.sh status            what runs, and in how much memory
 #   cloud.sh dir               prints where it lives
 #   cloud.sh smoke             uses every service once, as a user and as the service's user
 #   cloud.sh down              ends it all and removes its data; only its logs stay
 #
-# Parts: infra mongo keystone zaqar network zun nova. The README beside this file says what they are.
+# Parts: infra mongo keystone zaqar network zun nova lambda. The README beside this file says what they are.
 # LAMBDA_CLOUD_DIR (target/cloud) is where it lives, LAMBDA_CACHE_DIR where packages, dumps and images are kept between runs.
 set -Eeuo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,14 +19,14 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/lib.sh"
 # shellcheck source=tests/cloud/install.sh
 . "$HERE/install.sh"
-for part in infra mongo keystone zaqar network zun nova images; do
+for part in infra mongo keystone zaqar network zun nova lambda images; do
   # shellcheck source=/dev/null
   . "$HERE/parts/$part.sh"
 done
 trap 'say "FAILED: ${BASH_SOURCE[0]##*/}, line $LINENO: $BASH_COMMAND"' ERR
 
 # In the order of starting.
-PARTS=(infra mongo keystone zaqar network zun nova)
+PARTS=(infra mongo keystone zaqar network zun nova lambda)
 # Those that this run is about, in the same order.
 SELECTED=()
 
@@ -38,6 +38,7 @@ needs() {
     zaqar) echo "infra mongo keystone $1" ;;
     network) echo "infra mongo keystone $1" ;;
     zun | nova) echo "infra mongo keystone network $1" ;;
+    lambda) echo "infra mongo keystone zaqar network zun nova $1" ;;
     *) die "there is no part $1; there are: ${PARTS[*]}" ;;
   esac
 }
@@ -45,7 +46,7 @@ needs() {
 # select_parts [part…]: sets SELECTED.
 select_parts() {
   local part wanted=
-  [ $# -gt 0 ] || set -- "${PARTS[@]}"
+  [ $# -gt 0 ] || set -- zaqar zun nova
   for part in "$@"; do
     wanted+=" $(needs "$part")"
   done
@@ -134,7 +135,7 @@ up() {
   together prepare "${SELECTED[@]}"
   step ready infra
   step start network zun nova
-  step ready zaqar network zun nova
+  step ready zaqar network zun nova lambda
   say "ready: ${SELECTED[*]} (. $BOX/openrc)"
 }
 
@@ -163,7 +164,7 @@ clear_away() {
   set +e
   trap - ERR
   # What would make something new ends first.
-  for name in nova-compute zun-compute neutron-agent; do
+  for name in lambda-api lambda-worker nova-compute zun-compute neutron-agent; do
     if pid=$(pid_of $name); then kill "$pid"; fi
   done
   zun_stop
@@ -221,7 +222,7 @@ status() {
   for file in "$BOX"/run/*.pid; do
     [ -e "$file" ] || {
       echo 'down'
-      return 3
+      exit 3
     }
     name=$(basename "$file" .pid)
     if pid=$(pid_of "$name"); then

@@ -2,30 +2,35 @@
 # shellcheck shell=bash
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-version_of() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null; }
+version_of() { if installed "$1"; then dpkg-query -W -f '${Version}' "$1"; fi; }
 candidate_of() { LC_ALL=C apt-cache policy "$1" | awk '$1 == "Candidate:" { print $2 }'; }
 
+# QEMU's packages, all of Debian 12's version: a machine may have some of another, and backported ones break it.
+qemu_packages() {
+  local package version
+  version=$(candidate_of qemu-system-x86)
+  echo "qemu-system-x86=$version"
+  echo "qemu-utils=$version"
+  for package in qemu-system-common qemu-system-data; do
+    # What is for all architectures is not rebuilt for one of them.
+    [ $package = qemu-system-common ] || version=${version%+b[0-9]*}
+    if installed $package && [ "$(version_of $package)" != "$version" ]; then echo "$package=$version"; fi
+  done
+}
+
 install_packages() {
-  local wanted missing=() package version policy=/usr/sbin/policy-rc.d made=
+  local wanted missing=() package policy=/usr/sbin/policy-rc.d made=
   type -P apt-get dpkg-query >/dev/null || die 'the cloud in a box runs on Debian 12, and this is none'
   wanted=$(awk -v parts=" base ${SELECTED[*]} $(needs_images && echo 'images ')" '!/^#/ && index(parts, " " substr($1, 1, length($1) - 1) " ") {
     for (i = 2; i <= NF; i++) print $i }' "$HERE/packages.txt" | sort -u)
   for package in $wanted; do installed "$package" || missing+=("$package"); done
-  # A machine may have qemu-utils of another version than its qemu-system-x86, and backported ones break Debian 12's.
-  if selected nova && [ "$(version_of qemu-utils)" != "$(version_of qemu-system-x86)" ]; then
-    missing+=(qemu-system-x86 qemu-utils)
-  fi
+  if selected nova && [ "$(version_of qemu-utils)" != "$(version_of qemu-system-x86)" ]; then missing+=(qemu-utils); fi
   if [ ${#missing[@]} = 0 ]; then return; fi
   say "installing ${missing[*]}"
   awaiting packages
   apt_get update >>"$BOX/log/packages.log" 2>&1 || die 'apt-get update' "$BOX/log/packages.log"
-  case " ${missing[*]} " in
-    *' qemu-'*)
-      version=$(candidate_of qemu-system-x86)
-      missing=("${missing[@]/%qemu-system-x86/qemu-system-x86=$version}")
-      missing=("${missing[@]/%qemu-utils/qemu-utils=$version}")
-      ;;
-  esac
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | grep -v '^qemu-' || true
+    case " ${missing[*]} " in *' qemu-'*) qemu_packages ;; esac)
   # Only the programs are wanted: no service may start, and take a port of the machine.
   if [ ! -e $policy ]; then
     made=yes
@@ -42,8 +47,8 @@ install_packages() {
 
 # The accounts that libvirtd looks up before it reads its configuration. libvirt-daemon-system would make them.
 libvirt_accounts() {
-  getent group kvm >/dev/null || groupadd --system kvm
-  getent group libvirt >/dev/null || groupadd --system libvirt
+  local group
+  for group in kvm libvirt libvirt-qemu; do getent group $group >/dev/null || groupadd --system $group; done
   getent passwd libvirt-qemu >/dev/null ||
     useradd --system --gid kvm --home-dir /var/lib/libvirt --no-create-home --shell /usr/sbin/nologin libvirt-qemu
 }
@@ -74,6 +79,7 @@ needs_images() { selected zun || selected nova; }
 install() {
   install_packages
   if selected nova; then libvirt_accounts; fi
+  if selected mongo; then mongod_program >/dev/null; fi
   (
     # Two clones may make it at once.
     flock 8

