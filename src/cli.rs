@@ -84,7 +84,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<()> {
-    let client = Client::new(cli.connection.connection()?, cli.connection.debug)?;
+    let client = Client::new(cli.connection.connection().await?, cli.connection.debug)?;
     match cli.resource {
         Resource::Function(command) => command.run(&client).await,
         Resource::Trigger(command) => command.run(&client).await,

@@ -18,6 +18,7 @@ pub mod local;
 pub mod nova;
 pub mod oslo_policy;
 pub mod sample;
+pub mod service_auth;
 pub mod standalone;
 pub mod substitute;
 pub mod worker;
@@ -42,6 +43,7 @@ pub use nova::{GlanceOptions, NeutronOptions, NovaOptions};
 pub use option::{Differences, Group, Multi, OptionHelp, OptionValue, Shape};
 pub use oslo_policy::OsloPolicyOptions;
 pub use provider::{list, map};
+pub use service_auth::ServiceAuthOptions;
 pub use sources::{ConfigPath, Sources};
 pub use standalone::StandaloneOptions;
 pub use worker::WorkerOptions;
@@ -111,6 +113,8 @@ config! {
     nova: NovaOptions,
     /// `[oslo_policy]`.
     oslo_policy: OsloPolicyOptions,
+    /// `[service_auth]`.
+    service_auth: ServiceAuthOptions,
     /// `[standalone]`.
     standalone: StandaloneOptions,
     /// `[worker]`.

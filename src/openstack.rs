@@ -2,9 +2,12 @@
 //! we are, bounds the time, repeats what may be repeated and measures. The clients on top of it know paths and shapes.
 //! They decide nothing, and they know none of our domain's types.
 
+mod auth;
 mod error;
 pub mod glance;
+mod http;
 mod json;
+pub mod keystone;
 pub mod neutron;
 mod noauth;
 pub mod nova;
@@ -12,6 +15,8 @@ mod session;
 pub mod zaqar;
 pub mod zun;
 
+pub use auth::Auth;
 pub use error::OpenStackError;
+pub use http::TlsOptions;
 pub use noauth::NoAuth;
-pub use session::{Answer, CallObservation, Observer, Request, Service, Session, SessionOptions};
+pub use session::{Answer, CallObservation, Interface, Observer, Request, Service, Session, SessionOptions};

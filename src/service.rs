@@ -1,6 +1,8 @@
 //! How the rooms are put together into programs. `lambda-api`, `lambda-worker` and `lambda-standalone` differ in which of
 //! these they call and with which options, nowhere else.
 
+mod cloud;
+
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -21,16 +23,18 @@ use crate::driver::local::{self, LocalDriver};
 use crate::health::{Health, Part};
 use crate::model::posting::PostingKey;
 use crate::model::{Event, Invalid, ProjectId};
+use crate::openstack::OpenStackError;
 use crate::openstack::zaqar::{self, NewMessage};
-use crate::openstack::{CallObservation, NoAuth, OpenStackError, Session, SessionOptions};
 use crate::policy::{self, Enforcer, PolicyError};
 use crate::store::metered::MeteredStore;
 use crate::store::{self, Retention, Store, StoreError};
 use crate::task::{OnFailure, Tasks};
-use crate::telemetry::metrics::{CallStatus, Metrics, Service, metrics_router};
+use crate::telemetry::metrics::{Metrics, metrics_router};
 use crate::worker::intake::Trust;
 use crate::worker::queues::ProjectQueues;
 use crate::worker::{self, Worker};
+
+pub use cloud::{Cloud, openstack_session};
 
 /// Why a program could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +62,9 @@ pub enum ServiceError {
     /// The store cannot be opened or brought to this release's shape.
     #[error("the store cannot be used")]
     Store(#[from] StoreError),
-    /// The queue service cannot be spoken to.
-    #[error("the queue cannot be used")]
-    Queue(#[from] OpenStackError),
+    /// The cloud's services cannot be spoken to.
+    #[error("the cloud's services cannot be used")]
+    Cloud(#[from] OpenStackError),
     /// Instances cannot be made.
     #[error("the driver cannot be used")]
     Driver(#[from] DriverError),
@@ -86,36 +90,10 @@ pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn St
     Ok(Arc::new(MeteredStore::new(store, metrics.clone())))
 }
 
-/// The way to the queue service, in the service's own project.
-///
-/// # Errors
-/// When its address is none.
-pub fn zaqar_client(options: &ZaqarOptions, metrics: &Metrics) -> Result<zaqar::Client, ServiceError> {
-    Ok(zaqar_client_of(options, &options.project_id, metrics)?)
-}
-
-fn zaqar_client_of(options: &ZaqarOptions, project: &str, metrics: &Metrics) -> Result<zaqar::Client, OpenStackError> {
-    let endpoint = options.endpoint_override.as_str();
-    let auth = NoAuth::new(project, [(zaqar::SERVICE.name(), endpoint)])?;
-    let metrics = metrics.clone();
-    let session = SessionOptions {
-        timeout: Duration::from_secs(options.timeout),
-        observer: Some(Arc::new(move |call: &CallObservation| {
-            let status = match call.status {
-                Some(status) => CallStatus::Answered(status),
-                None => CallStatus::Unreachable,
-            };
-            metrics.external_call(Service::Zaqar, call.operation, status, call.duration);
-        })),
-        ..SessionOptions::default()
-    };
-    Ok(zaqar::Client::new(Session::new(Arc::new(auth), session)?))
-}
-
 /// The ways to projects' own queues.
-fn project_queues(options: &ZaqarOptions, metrics: &Metrics) -> ProjectQueues {
-    let (options, metrics) = (options.clone(), metrics.clone());
-    ProjectQueues::new(Arc::new(move |project, _| zaqar_client_of(&options, project.as_str(), &metrics)))
+fn project_queues(cloud: &Cloud) -> Result<ProjectQueues, ServiceError> {
+    let make = cloud.zaqar_of_projects()?;
+    Ok(ProjectQueues::new(Arc::new(move |project, trust_id| make(project.as_str(), trust_id))))
 }
 
 /// Whether only the service is trusted on the platform queue.
@@ -267,7 +245,7 @@ pub fn api_router(
 pub async fn start_worker(
     config: &Config,
     store: Arc<dyn Store>,
-    queue: zaqar::Client,
+    cloud: &Cloud,
     state_dir: &Path,
     alone: bool,
     tasks: &Tasks,
@@ -277,8 +255,8 @@ pub async fn start_worker(
     let parts = worker::Parts {
         trusted: trusted(config, store.as_ref()).await?,
         store,
-        queue,
-        project_queues: project_queues(&config.zaqar, metrics),
+        queue: cloud.zaqar()?,
+        project_queues: project_queues(cloud)?,
         driver,
         instance_memory_mib: instance_memory_mib(&config.local),
         max_instances: config.local.max_instances,

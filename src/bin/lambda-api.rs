@@ -30,9 +30,9 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let policy = service::policy(config, &life.started.sources)?;
     let listener = service::listen(&config.api.bind).await?;
     let store = service::open_store(config, &metrics).await?;
-    let client = service::zaqar_client(&config.zaqar, &metrics)?;
+    let cloud = service::Cloud::new(config, &metrics)?;
     let serving = CancellationToken::new();
-    let router = service::api_router(config, store, client, policy, &tasks, &serving, &metrics)?;
+    let router = service::api_router(config, store, cloud.zaqar()?, policy, &tasks, &serving, &metrics)?;
     tracing::info!("serving at http://{}", listener.local_addr()?);
     service::serve(&tasks, "api", listener, router, &serving, grace);
 

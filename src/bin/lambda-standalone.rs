@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use lambda_openstack::config::{Sources, WorkerOptions};
+use lambda_openstack::config::{ServiceAuthOptions, Sources, WorkerOptions};
 use lambda_openstack::program::{self, Common, Life, Started};
 use lambda_openstack::service;
 use lambda_openstack::standalone::queue;
@@ -69,7 +69,9 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let api_listener = service::listen(&config.standalone.api_bind).await?;
     let queue_listener = service::listen(&config.standalone.queue_bind).await?;
     let (api_address, queue_address) = (api_listener.local_addr()?, queue_listener.local_addr()?);
-    config.zaqar.endpoint_override = format!("http://{queue_address}");
+    config.zaqar.endpoint_override = Some(format!("http://{queue_address}"));
+    // The queue in this process knows no Keystone.
+    config.service_auth = ServiceAuthOptions::default();
     if config.worker.gateway_bind == WorkerOptions::default().gateway_bind {
         // Nobody but our own children and our own API dials it: any port will do.
         config.worker.gateway_bind = "127.0.0.1:0".to_owned();
@@ -80,10 +82,9 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let serving = CancellationToken::new();
     service::serve(&tasks, "queue", queue_listener, queue::router(queue.clone()), &serving, LAST_ANSWERS);
     let store = service::open_store(config, &metrics).await?;
-    let client = service::zaqar_client(&config.zaqar, &metrics)?;
-    let worker =
-        service::start_worker(config, store.clone(), client.clone(), &data_dir, alone, &tasks, &metrics).await?;
-    let router = service::api_router(config, store, client, policy, &tasks, &serving, &metrics)?;
+    let cloud = service::Cloud::new(config, &metrics)?;
+    let worker = service::start_worker(config, store.clone(), &cloud, &data_dir, alone, &tasks, &metrics).await?;
+    let router = service::api_router(config, store, cloud.zaqar()?, policy, &tasks, &serving, &metrics)?;
     service::serve(&tasks, "api", api_listener, router, &serving, LAST_ANSWERS);
 
     let mut stdout = std::io::stdout();

@@ -39,9 +39,9 @@ async fn run(started: Started) -> anyhow::Result<()> {
         service::serve(&tasks, "metrics", listener, router, &serving, Duration::ZERO);
     }
     let store = service::open_store(config, &metrics).await?;
-    let client = service::zaqar_client(&config.zaqar, &metrics)?;
-    let mut parts = service::health_parts(&store, &client);
-    let worker = service::start_worker(config, store, client, &state_dir, false, &tasks, &metrics).await?;
+    let cloud = service::Cloud::new(config, &metrics)?;
+    let mut parts = service::health_parts(&store, &cloud.zaqar()?);
+    let worker = service::start_worker(config, store, &cloud, &state_dir, false, &tasks, &metrics).await?;
     parts.extend(worker.health());
     health.get_or_init(|| Health::new(parts));
     tracing::info!("worker {} takes events", worker.id());

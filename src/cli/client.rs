@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::error::{CliError, Refusal, Result};
 use super::output::note;
 use crate::model::RequestId;
+use crate::openstack::OpenStackError;
 
 /// OpenStack's header for the id of a request.
 pub const REQUEST_ID: &str = "x-openstack-request-id";
@@ -84,12 +85,8 @@ impl Client {
             .tcp_keepalive(Duration::from_secs(30))
             // A redirection would drop bodies and carry credentials to another host.
             .redirect(reqwest::redirect::Policy::none());
-        if let Some(pem) = &connection.trusted {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem)
-                .map_err(|error| CliError::Usage(format!("OS_CACERT holds no certificates: {error}")))?;
-            builder = builder.tls_built_in_root_certs(false);
-            builder = certificates.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
-        }
+        let unfit = |error: OpenStackError| CliError::Usage(format!("TLS cannot be set up: {error}"));
+        builder = connection.tls.apply(builder).map_err(unfit)?;
         if is_loopback(&connection.endpoint) {
             // No proxy can reach this machine's own loopback address.
             builder = builder.no_proxy();

@@ -192,11 +192,14 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
         "another queue than the option queue names".to_owned(),
     );
     require(
-        !zaqar.endpoint_override.trim_end_matches('/').ends_with("/v2"),
+        !zaqar.endpoint_override.as_deref().is_some_and(|url| url.trim_end_matches('/').ends_with("/v2")),
         group,
         "endpoint_override",
         "the address without /v2, which is added to it".to_owned(),
     );
+    for (option, expected) in service_auth_gaps(&config.service_auth) {
+        require(false, super::ServiceAuthOptions::GROUP, option, expected);
+    }
     let ephemeral = standalone.queue_bind.ends_with(":0");
     require(
         ephemeral || standalone.api_bind != standalone.queue_bind,
@@ -205,6 +208,41 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
         "another address than api_bind".to_owned(),
     );
     found
+}
+
+/// What is missing for the way to authenticate that was chosen.
+fn service_auth_gaps(auth: &super::ServiceAuthOptions) -> Vec<(&'static str, String)> {
+    let kind = auth.auth_type.as_str();
+    if !auth.has_keystone() {
+        return Vec::new();
+    }
+    let has = |option: &Option<String>| option.as_ref().is_some_and(|text| !text.is_empty());
+    let is_credential = kind == "v3applicationcredential";
+    let has_user = has(&auth.username) || has(&auth.user_id);
+    let set = |other: &str| match other {
+        "" => format!("set, because auth_type is {kind}"),
+        other => format!("set, or {other}, because auth_type is {kind}"),
+    };
+    let named = has(&auth.application_credential_name);
+    let mut gaps = Vec::new();
+    let mut require = |holds: bool, option, expected: String| {
+        if !holds {
+            gaps.push((option, expected));
+        }
+    };
+    require(has(&auth.auth_url), "auth_url", set(""));
+    require(is_credential || has_user, "username", set("user_id"));
+    require(is_credential || has(&auth.password), "password", set(""));
+    require(is_credential || has(&auth.project_name) || has(&auth.project_id), "project_name", set("project_id"));
+    require(
+        !is_credential || has(&auth.application_credential_id) || named,
+        "application_credential_id",
+        set("application_credential_name with username or user_id"),
+    );
+    require(!is_credential || has(&auth.application_credential_secret), "application_credential_secret", set(""));
+    require(!is_credential || has(&auth.application_credential_id) || !named || has_user, "username", set("user_id"));
+    require(!has(&auth.keyfile) || has(&auth.certfile), "certfile", "set, because keyfile is".to_owned());
+    gaps
 }
 
 #[cfg(test)]
@@ -251,6 +289,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_to_authenticate_is_found() {
+        let given = |values: &[(&str, &str)]| {
+            let mut auth = super::super::ServiceAuthOptions::default();
+            for (option, value) in values {
+                if *option == "auth_type" {
+                    (*value).clone_into(&mut auth.auth_type);
+                    continue;
+                }
+                let value = Some((*value).to_owned());
+                match *option {
+                    "auth_url" => auth.auth_url = value,
+                    "username" => auth.username = value,
+                    "user_id" => auth.user_id = value,
+                    "password" => auth.password = value,
+                    "project_id" => auth.project_id = value,
+                    "application_credential_id" => auth.application_credential_id = value,
+                    "application_credential_name" => auth.application_credential_name = value,
+                    "application_credential_secret" => auth.application_credential_secret = value,
+                    "keyfile" => auth.keyfile = value,
+                    other => panic!("{other}"),
+                }
+            }
+            service_auth_gaps(&auth).into_iter().map(|(option, _)| option).collect::<Vec<_>>()
+        };
+        let url = ("auth_url", "http://k/v3");
+        let password = ("auth_type", "password");
+        let credential = ("auth_type", "v3applicationcredential");
+        let secret = ("application_credential_secret", "s");
+        assert_eq!(given(&[]), [""; 0]);
+        assert_eq!(given(&[("keyfile", "ignored without Keystone")]), [""; 0]);
+        assert_eq!(given(&[password]), ["auth_url", "username", "password", "project_name"]);
+        let whole = [password, url, ("user_id", "u"), ("password", "p"), ("project_id", "p")];
+        assert_eq!(given(&whole), [""; 0]);
+        assert_eq!(given(&[whole.as_slice(), &[("keyfile", "k")]].concat()), ["certfile"]);
+        assert_eq!(given(&[credential]), ["auth_url", "application_credential_id", "application_credential_secret"]);
+        assert_eq!(given(&[credential, url, secret, ("application_credential_id", "i")]), [""; 0]);
+        assert_eq!(given(&[credential, url, secret, ("application_credential_name", "n")]), ["username"]);
+    }
+
+    #[test]
     fn each_conflict_is_found() {
         type Change = fn(&mut Config);
         let changes: [(&str, Change); 11] = [
@@ -263,7 +341,7 @@ mod tests {
             ("poll_min_ms", |c| c.zaqar.poll_min_ms = c.zaqar.poll_max_ms + 1),
             ("queue_poll_min_ms", |c| c.zaqar.queue_poll_min_ms = c.zaqar.queue_poll_max_ms + 1),
             ("dead_letter_queue", |c| c.zaqar.dead_letter_queue = c.zaqar.queue.clone()),
-            ("endpoint_override", |c| c.zaqar.endpoint_override.push_str("/v2/")),
+            ("endpoint_override", |c| c.zaqar.endpoint_override = Some("http://z/v2/".to_owned())),
             ("queue_bind", |c| c.standalone.queue_bind = c.standalone.api_bind.clone()),
         ];
         for (option, change) in changes {

@@ -106,7 +106,7 @@ fn references_are_replaced_from_the_same_group_the_default_group_and_others() {
     .unwrap();
     assert_eq!(config.api.bind, "10.0.0.1:80");
     assert_eq!(config.api.default_project, "h-demo-$x");
-    assert_eq!(config.zaqar.endpoint_override, "http://10.0.0.1:8888");
+    assert_eq!(config.zaqar.endpoint_override.as_deref().unwrap(), "http://10.0.0.1:8888");
 }
 
 #[test]

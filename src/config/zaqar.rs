@@ -5,14 +5,20 @@ use super::check::Form;
 options! {
     /// The queue that events come from.
     ZaqarOptions in "zaqar" {
-        /// Base address of the messaging service, without /v2.
-        [form(Form::HttpUrl)] endpoint_override: String = "http://127.0.0.1:8888".to_owned();
+        /// Base address of the messaging service, without /v2; when unset, that of the catalog, or
+        /// http://127.0.0.1:8888 where there is no Keystone.
+        [form(Form::HttpUrl)] endpoint_override: Option<String> = None;
+        /// Region of the messaging service; that of [service_auth] when unset.
+        [form(Form::Word)] region_name: Option<String> = None;
+        /// Which of the messaging service's endpoints: the first of these that it has; as in [service_auth] when empty.
+        [form(Form::OneOf(&["public", "internal", "admin"]))] valid_interfaces: Vec<String> = Vec::new();
         /// The platform queue.
         [form(Form::QueueName)] queue: String = "lambda-events".to_owned();
         /// Where messages go that are no event or that match no trigger, and events of functions that name no queue of
         /// their own.
         [form(Form::QueueName)] dead_letter_queue: String = "lambda-dead-letters".to_owned();
-        /// Project of the platform queue, sent as X-Project-Id where there is no token.
+        /// Project of the platform queue, sent as X-Project-Id where there is no Keystone; with it, the project of
+        /// [service_auth] is meant.
         [form(Form::Word)] project_id: String = "demo".to_owned();
         /// Seconds a request may take.
         [range(1, 300)] timeout: u64 = 30;

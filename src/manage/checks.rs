@@ -18,7 +18,7 @@ pub async fn all(sources: &Sources) -> Report {
     report.add("Policy", policy);
     report.check("Store", store(&config)).await;
     let metrics = Metrics::new("lambda-manage");
-    match service::zaqar_client(&config.zaqar, &metrics) {
+    match service::Cloud::new(&config, &metrics).and_then(|cloud| cloud.zaqar()) {
         Err(error) => report.add("Queue", Finding::error("[zaqar] does not do", &error)),
         Ok(client) => {
             report.check("Queue", queue(&client, &config.zaqar.queue)).await;

@@ -103,14 +103,18 @@ impl OpenStackError {
 
     /// What a failed authentication means.
     pub(super) fn from_auth(service: &'static str, error: osauth::Error) -> Self {
+        let whole = error.to_string();
+        // The kind stands before the message, in words that say nothing more.
+        let text = clean(whole.strip_prefix(&format!("{}: ", error.kind())).unwrap_or(&whole));
         match error.kind() {
-            ErrorKind::AuthenticationFailed => Self::Unauthorized(clean(&error.to_string())),
-            ErrorKind::AccessDenied => Self::Forbidden(clean(&error.to_string())),
-            ErrorKind::InvalidInput | ErrorKind::InvalidConfig => Self::Invalid(clean(&error.to_string())),
-            // The catalog may name the service tomorrow, Keystone may be back in a second.
+            ErrorKind::AuthenticationFailed => Self::Unauthorized(text),
+            ErrorKind::AccessDenied => Self::Forbidden(text),
+            ErrorKind::InvalidInput | ErrorKind::InvalidConfig => Self::Invalid(text),
+            // The catalog may name the service tomorrow.
+            ErrorKind::EndpointNotFound => Self::unavailable(service, text),
+            // Keystone may be back in a second.
             ErrorKind::ResourceNotFound
             | ErrorKind::TooManyItems
-            | ErrorKind::EndpointNotFound
             | ErrorKind::IncompatibleApiVersion
             | ErrorKind::Conflict
             | ErrorKind::OperationTimedOut
@@ -118,13 +122,13 @@ impl OpenStackError {
             | ErrorKind::ProtocolError
             | ErrorKind::InvalidResponse
             | ErrorKind::InternalServerError
-            | _ => Self::unavailable(service, error),
+            | _ => Self::unavailable("identity", text),
         }
     }
 }
 
 /// What a service's error body says, in the shapes that OpenStack has for it.
-fn explanation(body: &[u8]) -> Option<String> {
+pub(super) fn explanation(body: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
     let object = value.as_object()?;
     // Zaqar: {title, description}. Guideline: {errors: [{title, detail}]}. Keystone, Nova: {error: {message}}. Neutron:

@@ -5,10 +5,11 @@ use std::fmt;
 
 use async_trait::async_trait;
 use osauth::{AuthType, EndpointFilters, Error, ErrorKind};
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder, Url};
 
 use super::OpenStackError;
+use super::auth::Auth;
 
 /// Says `X-Project-Id` to services at fixed addresses.
 #[derive(Clone)]
@@ -59,5 +60,16 @@ impl AuthType for NoAuth {
 
     async fn refresh(&self, _: &Client) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Auth for NoAuth {
+    /// There is no token to replace.
+    async fn replace(&self, _: &HeaderMap) -> Result<(), Error> {
+        Err(Error::new(
+            ErrorKind::AuthenticationFailed,
+            "the service wants a token, and there is no Keystone to give one",
+        ))
     }
 }

@@ -7,20 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use osauth::{AuthType, EndpointFilters, ErrorKind};
+use osauth::{EndpointFilters, ErrorKind, InterfaceType};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use tokio::time::Instant;
 
-use super::OpenStackError;
+use super::auth::Auth;
+use super::http::Http;
+use super::{OpenStackError, TlsOptions};
 use crate::model::RequestId;
 
 /// Largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
-
-/// Shorter than the keep-alive of the web servers in front of OpenStack services (5 s), so that a connection is not
-/// used at the moment when the other end closes it.
-const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// A service, by the types under which catalogs list it; the first is the official one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +48,31 @@ pub struct CallObservation {
 /// Gets an observation of every attempt. It must not block.
 pub type Observer = Arc<dyn Fn(&CallObservation) + Send + Sync>;
 
-/// How calls are bounded and repeated.
+/// For whom an endpoint is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// Users.
+    Public,
+    /// The cloud's other services.
+    Internal,
+    /// Operators.
+    Admin,
+}
+
+impl Interface {
+    /// From its word in options and variables, also in the form `publicURL`.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word.to_ascii_lowercase().trim_end_matches("url") {
+            "public" => Some(Self::Public),
+            "internal" => Some(Self::Internal),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// How calls are bounded and repeated, and where they go.
 #[derive(Clone)]
 pub struct SessionOptions {
     /// Longest time of one attempt.
@@ -67,6 +89,14 @@ pub struct SessionOptions {
     pub pause_max: Duration,
     /// Told of every attempt.
     pub observer: Option<Observer>,
+    /// Whom to trust where connections are encrypted.
+    pub tls: TlsOptions,
+    /// The service's base address, whatever the catalog says.
+    pub endpoint: Option<String>,
+    /// The region of the endpoints; none: the first that the catalog has.
+    pub region: Option<String>,
+    /// Which of a service's endpoints: the first of these that it has.
+    pub interfaces: Vec<Interface>,
 }
 
 impl Default for SessionOptions {
@@ -79,6 +109,10 @@ impl Default for SessionOptions {
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(5),
             observer: None,
+            tls: TlsOptions::default(),
+            endpoint: None,
+            region: None,
+            interfaces: vec![Interface::Public],
         }
     }
 }
@@ -118,14 +152,13 @@ pub struct Answer {
 /// Sends requests in somebody's name. Clones share connections.
 #[derive(Clone)]
 pub struct Session {
+    auth: Arc<dyn Auth>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// For services on this host: a proxy named in the environment would not find them.
-    direct: Client,
-    proxied: Client,
-    auth: Arc<dyn AuthType>,
+    http: Http,
+    endpoint: Option<Url>,
     filters: EndpointFilters,
     options: SessionOptions,
 }
@@ -136,6 +169,16 @@ impl std::fmt::Debug for Session {
     }
 }
 
+impl From<Interface> for InterfaceType {
+    fn from(interface: Interface) -> Self {
+        match interface {
+            Interface::Public => Self::Public,
+            Interface::Internal => Self::Internal,
+            Interface::Admin => Self::Admin,
+        }
+    }
+}
+
 /// How an attempt ended that was no success.
 struct Failure {
     error: OpenStackError,
@@ -143,8 +186,8 @@ struct Failure {
     is_passing: bool,
     /// It may be repeated in any case: the request was not looked at.
     is_untouched: bool,
-    /// Our token was not taken.
-    is_unauthenticated: bool,
+    /// Our token was not taken: what we had sent.
+    unauthenticated: Option<Box<HeaderMap>>,
     retry_after: Option<Duration>,
 }
 
@@ -152,28 +195,22 @@ impl Session {
     /// Acts as `auth` says.
     ///
     /// # Errors
-    /// [`OpenStackError::Invalid`] when the HTTP client cannot be set up.
-    pub fn new(auth: Arc<dyn AuthType>, options: SessionOptions) -> Result<Self, OpenStackError> {
-        let client = |builder: reqwest::ClientBuilder| {
-            builder
-                .timeout(options.timeout)
-                .connect_timeout(options.connect_timeout)
-                .pool_idle_timeout(IDLE_MAX)
-                .tcp_nodelay(true)
-                // A service that sends us elsewhere is misconfigured; a token must not follow.
-                .redirect(reqwest::redirect::Policy::none())
-                .user_agent(concat!("lambda-openstack/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|error| OpenStackError::Invalid(format!("the HTTP client cannot be set up: {error}")))
-        };
-        let shared = Shared {
-            direct: client(Client::builder().no_proxy())?,
-            proxied: client(Client::builder())?,
-            auth,
-            filters: EndpointFilters::default(),
-            options,
-        };
-        Ok(Self { shared: Arc::new(shared) })
+    /// [`OpenStackError::Invalid`] when an option does not do.
+    pub fn new(auth: Arc<dyn Auth>, options: SessionOptions) -> Result<Self, OpenStackError> {
+        let http = Http::new(options.timeout, options.connect_timeout, &options.tls)?;
+        let endpoint = options.endpoint.as_deref().map(address).transpose()?;
+        let mut filters = EndpointFilters::default();
+        filters.region.clone_from(&options.region);
+        if !options.interfaces.is_empty() {
+            filters.interfaces = options.interfaces.iter().copied().map(InterfaceType::from).collect();
+        }
+        Ok(Self { auth, shared: Arc::new(Shared { http, endpoint, filters, options }) })
+    }
+
+    /// The same, in another's name. Connections are shared.
+    #[must_use]
+    pub fn with_auth(&self, auth: Arc<dyn Auth>) -> Self {
+        Self { auth, shared: self.shared.clone() }
     }
 
     /// Sends a request, repeats it where that is safe, and answers with a success or says what went wrong.
@@ -191,13 +228,14 @@ impl Session {
                 Err(failure) => failure,
             };
             // A token can be revoked before its time: one new one is tried, which costs no repeat.
-            if failure.is_unauthenticated && !is_renewed {
+            if let Some(sent) = failure.unauthenticated.as_deref().filter(|_| !is_renewed) {
                 is_renewed = true;
-                let refresh = self.shared.auth.refresh(&self.shared.proxied);
-                if let Ok(Ok(())) = tokio::time::timeout_at(deadline, refresh).await {
-                    continue;
+                match tokio::time::timeout_at(deadline, self.auth.replace(sent)).await {
+                    Ok(Ok(())) => continue,
+                    // Who is not known to Keystone either is not known; but if Keystone is away, that may pass.
+                    Ok(Err(error)) => return Err(OpenStackError::from_auth(request.service.name(), error)),
+                    Err(_) => return Err(OpenStackError::unavailable("identity", "no answer before the deadline")),
                 }
-                return Err(failure.error);
             }
             let may_repeat = failure.is_untouched || (failure.is_passing && request.is_idempotent);
             if !may_repeat || repeats >= options.repeats {
@@ -246,7 +284,7 @@ impl Session {
     async fn exchange(&self, request: &Request) -> Result<Answer, (Option<StatusCode>, Failure)> {
         let service = request.service.name();
         let endpoint = self.endpoint(request.service).await.map_err(|failure| (None, failure))?;
-        let client = self.client(&endpoint);
+        let client = self.shared.http.of(&endpoint);
         let url = target(&endpoint, request).ok_or_else(|| {
             (None, Failure::lasting(OpenStackError::Invalid(format!("{service} has no usable address"))))
         })?;
@@ -260,12 +298,14 @@ impl Session {
             builder = builder.body(body.clone());
         }
         let builder = self
-            .shared
             .auth
             .authenticate(client, builder)
             .await
             .map_err(|error| (None, Failure::untouched(OpenStackError::from_auth(service, error))))?;
-        let response = builder.send().await.map_err(|error| (None, Failure::from_transport(service, error)))?;
+        let unsent = |error| (None, Failure::from_transport(service, error));
+        let built = builder.build().map_err(unsent)?;
+        let sent = Box::new(built.headers().clone());
+        let response = client.execute(built).await.map_err(unsent)?;
         let status = response.status();
         let headers = response.headers().clone();
         let body = read(service, response).await.map_err(|failure| (Some(status), failure))?;
@@ -287,7 +327,7 @@ impl Session {
         let failure = Failure {
             is_passing: matches!(status.as_u16(), 429 | 502 | 503 | 504),
             is_untouched: status == StatusCode::TOO_MANY_REQUESTS,
-            is_unauthenticated: status == StatusCode::UNAUTHORIZED,
+            unauthenticated: (status == StatusCode::UNAUTHORIZED).then_some(sent),
             retry_after,
             error,
         };
@@ -296,9 +336,13 @@ impl Session {
 
     /// The service's base address, under the first of its types that has one.
     async fn endpoint(&self, service: Service) -> Result<Url, Failure> {
+        if let Some(url) = &self.shared.endpoint {
+            return Ok(url.clone());
+        }
+        let client = self.shared.http.any();
         let mut last = None;
         for kind in service.0 {
-            match self.shared.auth.get_endpoint(&self.shared.proxied, kind, &self.shared.filters).await {
+            match self.auth.get_endpoint(client, kind, &self.shared.filters).await {
                 Ok(url) => return Ok(url),
                 Err(error) if error.kind() == ErrorKind::EndpointNotFound => last = Some(error),
                 Err(error) => return Err(Failure::untouched(OpenStackError::from_auth(service.name(), error))),
@@ -310,15 +354,11 @@ impl Session {
         );
         Err(Failure::lasting(error))
     }
-
-    fn client(&self, url: &Url) -> &Client {
-        if is_loopback(url) { &self.shared.direct } else { &self.shared.proxied }
-    }
 }
 
 impl Failure {
     fn lasting(error: OpenStackError) -> Self {
-        Self { error, is_passing: false, is_untouched: false, is_unauthenticated: false, retry_after: None }
+        Self { error, is_passing: false, is_untouched: false, unauthenticated: None, retry_after: None }
     }
 
     fn passing(error: OpenStackError) -> Self {
@@ -353,6 +393,13 @@ async fn read(service: &'static str, mut response: reqwest::Response) -> Result<
     Ok(body.freeze())
 }
 
+fn address(text: &str) -> Result<Url, OpenStackError> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        Ok(_) | Err(_) => Err(OpenStackError::Invalid("an endpoint override is no http or https address".to_owned())),
+    }
+}
+
 /// The endpoint with the request's path behind its own. Some catalogs name a service with its version (`…/v1`), some
 /// without; a version that stands at the end of the one and the beginning of the other is said once.
 fn target(endpoint: &Url, request: &Request) -> Option<Url> {
@@ -368,12 +415,6 @@ fn target(endpoint: &Url, request: &Request) -> Option<Url> {
 /// `v2`, `v2.1`.
 fn is_version(segment: &str) -> bool {
     segment.strip_prefix('v').is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Seconds only; a date is taken for no wish.
@@ -418,20 +459,6 @@ mod tests {
         ] {
             let url = target(&Url::parse(endpoint).unwrap(), &request(path)).unwrap();
             assert_eq!(url.as_str(), whole);
-        }
-    }
-
-    #[test]
-    fn no_proxy_is_asked_for_this_host() {
-        for (url, loopback) in [
-            ("http://127.0.0.1:1", true),
-            ("http://127.8.8.8", true),
-            ("http://[::1]:1/x", true),
-            ("http://localhost", true),
-            ("http://10.0.0.1", false),
-            ("http://localhost.example", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(url).unwrap()), loopback, "{url}");
         }
     }
 

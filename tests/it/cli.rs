@@ -2,6 +2,8 @@
 //! ends.
 
 mod contract;
+mod keystone;
+mod openstacksdk;
 
 use std::io::{Cursor, Read as _};
 use std::process::Output;

@@ -6,11 +6,13 @@
 mod api;
 mod architecture;
 mod cli;
+mod cloud;
 mod config;
 mod operator;
 mod policy;
 mod program;
 mod queue;
 mod service;
+mod session;
 mod store;
 mod support;

@@ -82,6 +82,10 @@ words! {
         Zun = "zun",
         /// Servers.
         Nova = "nova",
+        /// Networks.
+        Neutron = "neutron",
+        /// Images.
+        Glance = "glance",
         /// A worker's gateway, called by the API.
         Gateway = "gateway",
     }
