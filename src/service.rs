@@ -2,6 +2,7 @@
 //! these they call and with which options, nowhere else.
 
 mod cloud;
+mod tokens;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -35,6 +36,7 @@ use crate::worker::queues::ProjectQueues;
 use crate::worker::{self, Worker};
 
 pub use cloud::{Cloud, openstack_session};
+pub use tokens::keystone_for_tokens;
 
 /// Why a program could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -217,7 +219,7 @@ pub fn api_router(
         options: config.api.clone(),
         store,
         poster: Arc::new(poster),
-        keystone: None,
+        keystone: keystone_for_tokens(config, metrics)?,
         policy,
         tasks: tasks.clone(),
         shutdown: stopping.clone(),

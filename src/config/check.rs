@@ -200,6 +200,20 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
     for (option, expected) in service_auth_gaps(&config.service_auth) {
         require(false, super::ServiceAuthOptions::GROUP, option, expected);
     }
+    if api.auth_strategy == "keystone" {
+        let asking = config.keystone_authtoken.over(&config.service_auth);
+        require(
+            asking.has_keystone(),
+            super::ApiOptions::GROUP,
+            "auth_strategy",
+            "noauth, unless [keystone_authtoken] or [service_auth] has an auth_type".to_owned(),
+        );
+        if config.keystone_authtoken.auth_type.is_some() {
+            for (option, expected) in service_auth_gaps(&asking) {
+                require(false, super::KeystoneAuthtokenOptions::GROUP, option, expected);
+            }
+        }
+    }
     let ephemeral = standalone.queue_bind.ends_with(":0");
     require(
         ephemeral || standalone.api_bind != standalone.queue_bind,

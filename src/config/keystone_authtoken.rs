@@ -1,5 +1,6 @@
 //! `[keystone_authtoken]`.
 
+use super::ServiceAuthOptions;
 use super::check::Form;
 
 options! {
@@ -55,5 +56,35 @@ options! {
         /// Whether X-Service-Token without such a role is refused. When not, any good token there lifts the access rules of
         /// application credentials.
         service_token_roles_required: bool = true;
+    }
+}
+
+impl KeystoneAuthtokenOptions {
+    /// As whom we ask: the user that this group names, if it says how to authenticate, else the service's own.
+    #[must_use]
+    pub fn over(&self, service: &ServiceAuthOptions) -> ServiceAuthOptions {
+        let Some(auth_type) = self.auth_type.clone() else { return service.clone() };
+        ServiceAuthOptions {
+            auth_type,
+            auth_url: self.auth_url.clone().or_else(|| service.auth_url.clone()),
+            username: self.username.clone(),
+            user_id: self.user_id.clone(),
+            password: self.password.clone(),
+            user_domain_name: self.user_domain_name.clone(),
+            user_domain_id: self.user_domain_id.clone(),
+            project_name: self.project_name.clone(),
+            project_id: self.project_id.clone(),
+            project_domain_name: self.project_domain_name.clone(),
+            project_domain_id: self.project_domain_id.clone(),
+            application_credential_id: self.application_credential_id.clone(),
+            application_credential_name: self.application_credential_name.clone(),
+            application_credential_secret: self.application_credential_secret.clone(),
+            cafile: self.cafile.clone().or_else(|| service.cafile.clone()),
+            certfile: self.certfile.clone().or_else(|| service.certfile.clone()),
+            keyfile: self.keyfile.clone().or_else(|| service.keyfile.clone()),
+            insecure: self.insecure || service.insecure,
+            timeout: self.http_connect_timeout.unwrap_or(service.timeout),
+            ..service.clone()
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 mod cli;
 mod keystone;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
