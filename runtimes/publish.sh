@@ -33,9 +33,10 @@ log_in() {
     local url=${OS_AUTH_URL%/} answer request
     case $url in */v3) ;; *) url+=/v3 ;; esac
     # The password is no argument of any program: others can read those.
-    request=$(jq -n '{auth: {identity: {methods: ["password"], password: {user: {
-        name: env.OS_USERNAME, password: env.OS_PASSWORD, domain: {name: (env.OS_USER_DOMAIN_NAME // "Default")}}}},
-      scope: {project: {name: env.OS_PROJECT_NAME, domain: {name: (env.OS_PROJECT_DOMAIN_NAME // "Default")}}}}}')
+    request=$(jq -n 'def domain(id; name): if id then {id: id} else {name: (name // "Default")} end;
+      {auth: {identity: {methods: ["password"], password: {user: {name: env.OS_USERNAME, password: env.OS_PASSWORD,
+          domain: domain(env.OS_USER_DOMAIN_ID; env.OS_USER_DOMAIN_NAME)}}},
+        scope: {project: {name: env.OS_PROJECT_NAME, domain: domain(env.OS_PROJECT_DOMAIN_ID; env.OS_PROJECT_DOMAIN_NAME)}}}}')
     answer=$("${CURL[@]}" -D - -H 'Content-Type: application/json' --data-binary @- "$url/auth/tokens" <<<"$request")
     TOKEN=$(tr -d '\r' <<<"$answer" | awk 'tolower($1) == "x-subject-token:" { print $2 }')
     [ -n "$GLANCE" ] || GLANCE=$(sed -n '/^{/,$p' <<<"$answer" | jq -r --arg interface "${OS_INTERFACE:-public}" \

@@ -87,6 +87,9 @@ pub enum StartError {
     /// An option is wrong.
     #[error("an option is wrong")]
     Option(#[from] Invalid),
+    /// The gateway gets no certificate.
+    #[error("the gateway's certificate cannot be made")]
+    Identity(#[source] std::io::Error),
     /// The gateway's address cannot be listened on.
     #[error("the gateway cannot listen on {0}")]
     Listen(String, #[source] std::io::Error),
@@ -175,7 +178,8 @@ impl Worker {
             metrics: parts.metrics.clone(),
             max_calls: usize::try_from(o.max_running * CALLS_PER_RUNNING).unwrap_or(usize::MAX),
             nudged: [Arc::clone(&nudge), Arc::clone(&posted)],
-        });
+        })
+        .map_err(StartError::Identity)?;
         let fleet = fleet::FleetHandle::new(
             me,
             gateway_address,
@@ -190,6 +194,7 @@ impl Worker {
                 id: me,
                 host: parts.host.clone(),
                 gateway: gateway_address.to_string(),
+                gateway_fingerprint: Some(gateway.fingerprint().to_string()),
                 caller_secret,
                 state: WorkerState::Active,
                 capacity: o.max_running,

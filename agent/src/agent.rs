@@ -26,6 +26,7 @@ use crate::private;
 use crate::procfs;
 use crate::reap::Reaper;
 use crate::sandbox::{self, Handle, Host};
+use crate::tls::Fingerprint;
 use crate::wire::{Credential, Frame, Message};
 use crate::work_dir::{Owner, WorkDir, WorkDirError};
 use crate::zygote::{self, Zygote};
@@ -42,6 +43,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Where to dial.
     pub gateway: SocketAddr,
+    /// The certificate that it must show; none: it is on this host and talks without TLS.
+    pub fingerprint: Option<Fingerprint>,
     /// The instance's id.
     pub instance: String,
     /// What proves it, once.
@@ -97,6 +100,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (host, keep_zygote) = host(&config)?;
     let dial = Dial {
         gateway: config.gateway,
+        fingerprint: config.fingerprint,
         instance: config.instance,
         credential: Credential::Token(config.token),
         patience: config.patience,

@@ -23,8 +23,9 @@ pub const MEMORY: &str = "LAMBDA_AGENT_MEMORY_MIB";
 
 /// How the program is used.
 pub const USAGE: &str = "\
-usage: lambda-agent run [--gateway ADDRESS:PORT] [--instance ID] [--memory-mib N] [--work-dir DIR] [--python PATH]
-                        [--uid-base N] [--die-with-parent] [--no-cgroups] [--shared-tmp] [--patience-seconds N]
+usage: lambda-agent run [--gateway ADDRESS:PORT] [--fingerprint SHA256] [--instance ID] [--memory-mib N]
+                        [--work-dir DIR] [--python PATH] [--uid-base N] [--die-with-parent] [--no-cgroups]
+                        [--shared-tmp] [--patience-seconds N]
        lambda-agent clean --work-dir DIR [--uid-base N]
        lambda-agent guest-network FILE
        lambda-agent --version
@@ -34,8 +35,9 @@ clean          kills what a killed agent left behind and removes its directory
 guest-network  tells what a config drive's network_data.json says, for the init of a server's image
 
 The one-time token is read from the environment variable LAMBDA_AGENT_TOKEN. What is not an argument is read from there
-too: LAMBDA_AGENT_GATEWAY, LAMBDA_AGENT_INSTANCE, LAMBDA_AGENT_MEMORY_MIB. Otherwise the directory is
-/var/lib/lambda-agent, Python is /usr/bin/python3, and the users of sandboxes are chosen by the instance's id.
+too: LAMBDA_AGENT_GATEWAY, LAMBDA_AGENT_FINGERPRINT, LAMBDA_AGENT_INSTANCE, LAMBDA_AGENT_MEMORY_MIB. With a fingerprint
+the gateway has to speak TLS and to show that certificate. Otherwise the directory is /var/lib/lambda-agent, Python is
+/usr/bin/python3, and the users of sandboxes are chosen by the instance's id.
 
 LAMBDA_AGENT_LOG sets what is logged to standard error: error, warn, info (default), debug or trace.
 
@@ -93,6 +95,7 @@ pub fn parse(
             let flags = ["--die-with-parent", "--no-cgroups", "--shared-tmp"];
             let known = [
                 "--gateway",
+                "--fingerprint",
                 "--instance",
                 "--work-dir",
                 "--memory-mib",
@@ -101,7 +104,13 @@ pub fn parse(
                 "--patience-seconds",
             ];
             let mut options = Options::read(arguments, &known, &flags)?;
-            for (name, from) in [("--gateway", GATEWAY), ("--instance", INSTANCE), ("--memory-mib", MEMORY)] {
+            let from_environment = [
+                ("--gateway", GATEWAY),
+                ("--fingerprint", FINGERPRINT),
+                ("--instance", INSTANCE),
+                ("--memory-mib", MEMORY),
+            ];
+            for (name, from) in from_environment {
                 options.complete(name, from, variable(from));
             }
             let instance: String = options.needed("--instance")?;
@@ -111,6 +120,7 @@ pub fn parse(
             let token = variable(TOKEN).and_then(|token| token.into_string().ok());
             Ok(Command::Run(Box::new(Config {
                 gateway: options.needed("--gateway")?,
+                fingerprint: options.given("--fingerprint")?,
                 instance,
                 token: token.ok_or_else(|| Misused(format!("the environment has no {TOKEN}")))?,
                 work_dir: options.last("--work-dir").map_or_else(|| WORK_DIR.into(), PathBuf::from),

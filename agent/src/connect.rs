@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::link::Link;
+use crate::tls::{self, Fingerprint, Stream};
 use crate::wire::{self, Credential, Frame, Message, WireError};
 
 /// Time for dialling, and again for hello and welcome.
@@ -33,6 +32,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 pub struct Dial {
     /// The gateway.
     pub gateway: SocketAddr,
+    /// The certificate that it must show; none: without TLS.
+    pub fingerprint: Option<Fingerprint>,
     /// The instance's id.
     pub instance: String,
     /// The token of the driver at first, the gateway's session afterwards.
@@ -47,6 +48,9 @@ pub enum ConnectError {
     /// The gateway does not want this agent.
     #[error("the gateway refused this agent: {0}")]
     Refused(String),
+    /// Somebody else is where the gateway should be.
+    #[error("the gateway has another certificate than this agent was told")]
+    Stranger,
     /// The gateway could not be reached for too long.
     #[error("the gateway could not be reached for {} seconds", .0.as_secs())]
     Unreachable(Duration),
@@ -54,8 +58,10 @@ pub enum ConnectError {
 
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("the connection broke")]
-    Io(#[from] std::io::Error),
+    #[error("the connection broke: {0}")]
+    Io(std::io::Error),
+    #[error("it has another certificate")]
+    Stranger,
     #[error("the gateway closed the connection")]
     Closed,
     #[error("the gateway was silent for too long")]
@@ -66,6 +72,12 @@ enum Broken {
     NoWelcome,
     #[error("refused: {0}")]
     Refused(String),
+}
+
+impl From<std::io::Error> for Broken {
+    fn from(error: std::io::Error) -> Self {
+        if tls::is_stranger(&error) { Self::Stranger } else { Self::Io(error) }
+    }
 }
 
 /// Keeps the connection until it is of no more use. `inbound` gets each frame once, in order.
@@ -86,6 +98,7 @@ pub async fn run(mut dial: Dial, link: Arc<Link>, inbound: mpsc::Sender<Frame>) 
                 reached = Instant::now();
                 broken
             }
+            Err(Broken::Stranger) => return Err(ConnectError::Stranger),
             Err(Broken::Refused(reason)) => return Err(ConnectError::Refused(reason)),
             Err(broken) => broken,
         };
@@ -101,10 +114,9 @@ pub async fn run(mut dial: Dial, link: Arc<Link>, inbound: mpsc::Sender<Frame>) 
     }
 }
 
-async fn open(dial: &Dial, link: &Link) -> Result<(TcpStream, String, u64), Broken> {
+async fn open(dial: &Dial, link: &Link) -> Result<(Stream, String, u64), Broken> {
     let handshake = async {
-        let mut stream = TcpStream::connect(dial.gateway).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = tls::dial(dial.gateway, dial.fingerprint).await?;
         let message = Message::Hello {
             version: wire::VERSION,
             instance: dial.instance.clone(),
@@ -114,6 +126,7 @@ async fn open(dial: &Dial, link: &Link) -> Result<(TcpStream, String, u64), Brok
         let mut buffer = BytesMut::new();
         wire::encode(&Frame { sequence: 0, ack: 0, message, body: Bytes::new() }, &mut buffer)?;
         stream.write_all(&buffer).await?;
+        stream.flush().await?;
         buffer.clear();
         // The gateway may follow its welcome with frames at once: read no further than the welcome.
         let mut prefix = [0; 4];
@@ -127,7 +140,14 @@ async fn open(dial: &Dial, link: &Link) -> Result<(TcpStream, String, u64), Brok
         let Some(rest) = buffer.get_mut(4..) else { return Err(Broken::NoWelcome) };
         stream.read_exact(rest).await?;
         match wire::decode(&mut buffer)?.map(|frame| frame.message) {
-            Some(Message::Welcome { session, received }) => Ok((stream, session, received)),
+            Some(Message::Welcome { session, received }) => {
+                // So that the gateway knows that we know the session: from now on the token is of no use.
+                let frame = Frame { sequence: 0, ack: link.received(), message: Message::Ack, body: Bytes::new() };
+                wire::encode(&frame, &mut buffer)?;
+                stream.write_all(&buffer).await?;
+                stream.flush().await?;
+                Ok((stream, session, received))
+            }
             Some(Message::Refused { reason }) => Err(Broken::Refused(reason)),
             _ => Err(Broken::NoWelcome),
         }
@@ -135,8 +155,8 @@ async fn open(dial: &Dial, link: &Link) -> Result<(TcpStream, String, u64), Brok
     timeout(HANDSHAKE, handshake).await.unwrap_or(Err(Broken::Silent))
 }
 
-async fn talk(stream: TcpStream, link: &Link, received: u64, inbound: &mpsc::Sender<Frame>) -> Broken {
-    let (reader, writer) = stream.into_split();
+async fn talk(stream: Stream, link: &Link, received: u64, inbound: &mpsc::Sender<Frame>) -> Broken {
+    let (reader, writer) = tokio::io::split(stream);
     // Both at once: a gateway that waits for us to read must not wait for us to write.
     let ended = tokio::select! {
         ended = listen(reader, link, inbound) => ended,
@@ -149,7 +169,7 @@ async fn talk(stream: TcpStream, link: &Link, received: u64, inbound: &mpsc::Sen
 }
 
 async fn listen(
-    mut reader: OwnedReadHalf,
+    mut reader: ReadHalf<Stream>,
     link: &Link,
     inbound: &mpsc::Sender<Frame>,
 ) -> Result<std::convert::Infallible, Broken> {
@@ -174,7 +194,7 @@ async fn listen(
     }
 }
 
-async fn speak(mut writer: OwnedWriteHalf, link: &Link, mut sent: u64) -> Result<std::convert::Infallible, Broken> {
+async fn speak(mut writer: WriteHalf<Stream>, link: &Link, mut sent: u64) -> Result<std::convert::Infallible, Broken> {
     let mut buffer = BytesMut::new();
     loop {
         let batch = link.take(sent, BATCH);
@@ -206,7 +226,11 @@ async fn speak(mut writer: OwnedWriteHalf, link: &Link, mut sent: u64) -> Result
             }
             continue;
         }
-        timeout(DEAD_AFTER, writer.write_all(&buffer)).await.map_err(|_| Broken::Silent)??;
+        let write = async {
+            writer.write_all(&buffer).await?;
+            writer.flush().await
+        };
+        timeout(DEAD_AFTER, write).await.map_err(|_| Broken::Silent)??;
         buffer.clear();
         if buffer.capacity() > 2 * BATCH {
             buffer = BytesMut::new();

@@ -26,6 +26,7 @@ mod runtime_error;
 mod runtime_state;
 mod sandbox;
 pub mod secret;
+pub mod tls;
 pub mod wire;
 mod work_dir;
 mod zygote;

@@ -53,7 +53,9 @@ fn run(config: Config) -> ExitCode {
         Err(error) => {
             let code = match &error {
                 AgentError::WorkDir(_) => 73,
-                AgentError::Gateway(lambda_agent::ConnectError::Refused(_)) => 77,
+                AgentError::Gateway(lambda_agent::ConnectError::Refused(_) | lambda_agent::ConnectError::Stranger) => {
+                    77
+                }
                 AgentError::Gateway(lambda_agent::ConnectError::Unreachable(_)) => 69,
                 AgentError::System(..) => 71,
             };

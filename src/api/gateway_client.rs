@@ -6,10 +6,12 @@ mod choose;
 mod connection;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lambda_agent::tls::Fingerprint;
 use lambda_agent::wire::Message;
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
@@ -260,8 +262,9 @@ impl Gateways {
                 if entry.is_some_and(|entry| !entry.value().is_closed()) {
                     return Ok(Op::Nop);
                 }
+                let end = inner.end.child_token();
                 let connection =
-                    Connection::dial(&worker.gateway, &worker.caller_secret, inner.end.child_token(), &inner.tasks)
+                    Connection::dial(&worker.gateway, fingerprint(worker)?, &worker.caller_secret, end, &inner.tasks)
                         .await?;
                 Ok(Op::Put(Arc::new(connection)))
             })
@@ -273,6 +276,17 @@ impl Gateways {
             CompResult::Removed(_) | CompResult::StillNone(_) => Err(ConnectionError::NotSent),
         }
     }
+}
+
+/// By what a worker's gateway is known; none on this host, where it is talked to without TLS.
+fn fingerprint(worker: &Worker) -> Result<Option<Fingerprint>, ConnectionError> {
+    if worker.gateway.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback()) {
+        return Ok(None);
+    }
+    let known = worker.gateway_fingerprint.as_ref().and_then(|text| text.parse().ok());
+    // The secret is for the worker only, so it is not sent without TLS.
+    let unknown = || std::io::Error::other("the worker does not tell its certificate");
+    known.map(Some).ok_or_else(|| ConnectionError::Io(unknown()))
 }
 
 fn read(reply: Reply) -> Result<Called, CallError> {

@@ -181,6 +181,9 @@ impl Driver for LocalDriver {
             // What is typed at our terminal is for us: we tell the agent ourselves.
             .process_group(0)
             .kill_on_drop(true);
+        if let Some(fingerprint) = &spec.gateway.fingerprint {
+            command.args(["--fingerprint", fingerprint]);
+        }
         let mut child = command.spawn().map_err(|error| {
             DriverError::misconfigured(format!("{} cannot be started: {error}", self.options.agent.display()))
         })?;

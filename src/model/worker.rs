@@ -13,6 +13,9 @@ pub struct Worker {
     pub host: String,
     /// `address:port` of its gateway, where agents and the API dial.
     pub gateway: String,
+    /// SHA-256 of the certificate that its gateway shows, in hexadecimal digits; a worker of an older version has none.
+    #[serde(default)]
+    pub gateway_fingerprint: Option<String>,
     /// What a caller of its gateway must show. Never leaves the store and the services.
     pub caller_secret: String,
     /// Whether it takes work.

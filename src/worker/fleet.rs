@@ -128,7 +128,9 @@ impl Shared {
         };
         self.store.put_instance(&instance).await.map_err(|error| chain(&error))?;
         self.gateway.expect(id, token.clone());
-        let gateway = GatewayAccess { address: self.gateway_address, fingerprint: None };
+        let is_here = self.gateway_address.ip().is_loopback();
+        let fingerprint = (!is_here).then(|| self.gateway.fingerprint().to_string());
+        let gateway = GatewayAccess { address: self.gateway_address, fingerprint };
         let runtime = RuntimeName::parse("python3").map_err(|invalid| invalid.to_string())?;
         let spec = InstanceSpec { id, project_id, function_id: None, runtime, memory_mib, gateway, token };
         let _call = self.calls.acquire().await.map_err(|closed| closed.to_string())?;

@@ -3,6 +3,7 @@
 
 mod caller;
 mod connection;
+mod identity;
 mod link;
 
 use std::collections::HashMap;
@@ -11,12 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use lambda_agent::tls::Fingerprint;
 use lambda_agent::wire::{self, Credential, Message};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
+use self::identity::Identity;
 use super::dispatch::{Dispatch, Event};
 use super::functions::Functions;
 use crate::model::{InstanceId, WorkerId};
@@ -41,6 +44,7 @@ pub struct Gateway {
 
 struct Shared {
     expected: Mutex<HashMap<InstanceId, Expected>>,
+    identity: Identity,
     me: WorkerId,
     caller_secret: String,
     dispatch: Dispatch,
@@ -55,11 +59,21 @@ struct Shared {
 
 /// An instance whose agent may dial.
 struct Expected {
-    /// What proves it now: the token until it was used, then the session.
-    credential: Credential,
+    proof: Proof,
     orders: mpsc::Sender<Order>,
     connections: mpsc::Sender<link::Arrival>,
     called: watch::Receiver<bool>,
+}
+
+/// What proves an instance's agent now.
+enum Proof {
+    /// The token that the driver handed over.
+    Token(String),
+    /// The token was shown and a session was offered. Until the agent has shown that it knows the session, the connection
+    /// may have broken on the way: then it has nothing but its token.
+    Offered { token: String, session: String },
+    /// The session. The token is of no use any more.
+    Session(String),
 }
 
 /// What a link is told.
@@ -93,10 +107,13 @@ pub struct Parts {
 
 impl Gateway {
     /// A gateway that expects nobody yet.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// When the machine gives no key for its certificate.
+    pub fn new(parts: Parts) -> std::io::Result<Self> {
         let shared = Shared {
             expected: Mutex::default(),
+            identity: Identity::make()?,
             me: parts.me,
             caller_secret: parts.caller_secret,
             dispatch: parts.dispatch,
@@ -108,7 +125,13 @@ impl Gateway {
             agents: AtomicUsize::new(0),
             nudged: parts.nudged,
         };
-        Self { shared: Arc::new(shared) }
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The fingerprint of its certificate: what those who dial from another host must know.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.shared.identity.fingerprint()
     }
 
     /// Accepts connections until cancelled.
@@ -122,8 +145,8 @@ impl Gateway {
                 () = cancel.cancelled() => return Ok(()),
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a peer that left: the next one may do.
                     tracing::warn!(error = %error, "a connection could not be accepted: {error}");
@@ -134,12 +157,15 @@ impl Gateway {
             let Ok(permit) = Arc::clone(&hellos).acquire_owned().await else { return Ok(()) };
             let (gateway, cancel) = (self.clone(), cancel.clone());
             self.shared.tasks.run("gateway connection", async move {
-                let hello = tokio::time::timeout(HELLO_TIMEOUT, Connection::accept(stream)).await;
+                let accept = Connection::accept(stream, from, &gateway.shared.identity);
+                let hello = tokio::time::timeout(HELLO_TIMEOUT, accept).await;
                 drop(permit);
                 match hello {
                     Ok(Ok((connection, message))) => gateway.greet(connection, message, cancel).await,
-                    Ok(Err(error)) => tracing::debug!(error = %error, "a connection ended before its hello: {error}"),
-                    Err(_) => tracing::debug!("a connection said no hello"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(from = %from, error = %error, "a connection ended before its hello: {error}");
+                    }
+                    Err(_) => tracing::debug!(from = %from, "a connection said no hello"),
                 }
             });
         }
@@ -147,45 +173,66 @@ impl Gateway {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is said first is no hello")]
     async fn greet(&self, connection: Connection, hello: Message, cancel: CancellationToken) {
+        let said = match &hello {
+            Message::Hello { instance, .. } => instance.chars().take(64).collect(),
+            _ => String::new(),
+        };
         let refusal = match hello {
+            // Whatever it shows has been seen by everybody on the way.
+            Message::Hello { .. } | Message::HelloCaller { .. } if !connection.is_private() => {
+                "only this host may talk without TLS: the fingerprint of the certificate is missing at the other end"
+            }
             Message::HelloCaller { version: wire::VERSION, secret } if same(&secret, &self.shared.caller_secret) => {
                 caller::serve(connection, Arc::clone(&self.shared), cancel).await;
                 return;
             }
             Message::Hello { version: wire::VERSION, instance, credential, received } => {
                 match self.admit(&instance, &credential) {
-                    Some((connections, session)) => {
+                    Ok((connections, session)) => {
                         let arrival = link::Arrival { connection, session, received };
                         // A link that has just ended wants no connection; the agent will find that out.
                         let _ = connections.send(arrival).await;
                         return;
                     }
-                    None => "this instance is not expected, or not with this credential",
+                    Err(refusal) => refusal,
                 }
             }
             Message::HelloCaller { version: wire::VERSION, .. } => "the secret is wrong",
             Message::Hello { .. } | Message::HelloCaller { .. } => "the version is not spoken here",
             _ => "the first message must be a hello",
         };
-        tracing::warn!(reason = refusal, "a connection is refused: {refusal}");
+        tracing::warn!(
+            instance.id = said, from = %connection.from(), reason = refusal,
+            "a connection from {} is refused: {refusal}", connection.from()
+        );
         connection.refuse(refusal).await;
     }
 
     /// Checks what an agent shows; its one-time token becomes a session.
-    fn admit(&self, instance: &str, shown: &Credential) -> Option<(mpsc::Sender<link::Arrival>, String)> {
-        let instance = instance.parse().ok()?;
+    fn admit(&self, instance: &str, shown: &Credential) -> Result<(mpsc::Sender<link::Arrival>, String), &'static str> {
+        const UNKNOWN: &str = "this instance is not expected, or not with this credential";
+        let instance = instance.parse().map_err(|_| UNKNOWN)?;
         let mut expected = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        let agent = expected.get_mut(&instance)?;
-        let session = match (shown, &agent.credential) {
-            (Credential::Token(shown), Credential::Token(right)) if same(shown, right) => {
-                let session = random_secret();
-                agent.credential = Credential::Session(session.clone());
+        let agent = expected.get_mut(&instance).ok_or(UNKNOWN)?;
+        let session = match (shown, &agent.proof) {
+            (Credential::Token(shown), Proof::Token(token) | Proof::Offered { token, .. }) if same(shown, token) => {
+                let (token, session) = (token.clone(), random_secret());
+                agent.proof = Proof::Offered { token, session: session.clone() };
                 session
             }
-            (Credential::Session(shown), Credential::Session(right)) if same(shown, right) => right.clone(),
-            (Credential::Token(_) | Credential::Session(_), _) => return None,
+            (Credential::Session(shown), Proof::Offered { session, .. } | Proof::Session(session))
+                if same(shown, session) =>
+            {
+                let session = session.clone();
+                agent.proof = Proof::Session(session.clone());
+                session
+            }
+            (Credential::Token(_), Proof::Session(_)) => {
+                return Err("the token of this instance has been used already");
+            }
+            (Credential::Token(_) | Credential::Session(_), _) => return Err(UNKNOWN),
         };
-        Some((agent.connections.clone(), session))
+        Ok((agent.connections.clone(), session))
     }
 
     /// Expects an instance's agent. Must come before the driver is asked to boot it.
@@ -194,7 +241,7 @@ impl Gateway {
         let (connections, arrivals) = mpsc::channel(1);
         let (pieces, piece_queue) = mpsc::channel(PIECES);
         let (seen, called) = watch::channel(false);
-        let agent = Expected { credential: Credential::Token(token), orders, connections, called };
+        let agent = Expected { proof: Proof::Token(token), orders, connections, called };
         self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).insert(instance, agent);
         let link =
             link::Link::new(instance, order_queue, piece_queue, arrivals, pieces, seen, Arc::clone(&self.shared));
@@ -248,6 +295,17 @@ impl Gateway {
 }
 
 impl Shared {
+    /// An agent has shown that it knows its session: from now on its token is of no use.
+    fn confirm(&self, instance: InstanceId, known: &str) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = expected.get_mut(&instance)
+            && let Proof::Offered { session, .. } = &agent.proof
+            && session == known
+        {
+            agent.proof = Proof::Session(known.to_owned());
+        }
+    }
+
     /// An agent's connection is up; whether it was there before.
     fn agent_connected(&self, again: bool) {
         self.metrics.set_agents(self.agents.fetch_add(1, Ordering::Relaxed) + 1);
@@ -281,13 +339,4 @@ fn same(shown: &str, right: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_long_and_differ() {
-        let (one, other) = (random_secret(), random_secret());
-        assert_eq!(one.len(), 64);
-        assert!(!same(&one, &other) && same(&one, &one.clone()) && !same(&one, "") && !same("", &one));
-    }
-}
+mod tests;

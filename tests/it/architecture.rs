@@ -203,9 +203,11 @@ fn the_agent_knows_nothing_of_the_service_and_the_service_only_what_they_share()
         for path in file.paths().into_iter().filter(|path| path[0] == "lambda_agent") {
             // What a package may be is said in one place too: the API refuses at upload what the agent would at start.
             let shared: &[&str] = match file.room().as_str() {
-                "api" => &["wire", "archive"],
+                "api" => &["wire", "archive", "tls"],
                 // How an agent is started is between it and the driver.
                 "driver" => &["args", "wire"],
+                // Both ends of a connection have it.
+                "worker" => &["tls", "wire"],
                 _ => &["wire"],
             };
             if path.get(1).is_none_or(|module| !shared.contains(&module.as_str())) {

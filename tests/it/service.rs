@@ -1,6 +1,7 @@
 //! The whole service as its users meet it: real programs, real sandboxes, REST calls, and messages on the queue.
 
 mod handlers;
+mod isolation;
 mod main_job;
 mod messages;
 mod nothing_lost;

@@ -9,10 +9,10 @@ use crate::gateway::{Gateway, Options, processes_with, root_or_left_out, until};
 
 /// All ways in which an agent is run.
 const MODES: [Options; 4] = [
-    Options { unprivileged: false, without_cgroups: false, shared_tmp: false, contained: false },
-    Options { unprivileged: false, without_cgroups: true, shared_tmp: true, contained: false },
-    Options { unprivileged: true, without_cgroups: false, shared_tmp: false, contained: false },
-    Options { unprivileged: true, without_cgroups: true, shared_tmp: true, contained: false },
+    Options { unprivileged: false, without_cgroups: false, shared_tmp: false, contained: false, tls: false },
+    Options { unprivileged: false, without_cgroups: true, shared_tmp: true, contained: false, tls: false },
+    Options { unprivileged: true, without_cgroups: false, shared_tmp: false, contained: false, tls: false },
+    Options { unprivileged: true, without_cgroups: true, shared_tmp: true, contained: false, tls: false },
 ];
 
 #[tokio::test]

@@ -6,18 +6,23 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use lambda_agent::tls::{Fingerprint, Stream};
 use lambda_agent::wire::{
     self, AttemptMeasures, AttemptRef, Credential, Frame, HandlerOutcome, Inbox, Invocation, Message, Outbox,
-    RuntimeKind, SandboxFailure, SandboxSpec, Stream,
+    RuntimeKind, SandboxFailure, SandboxSpec, Stream as LogStream,
 };
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -54,6 +59,23 @@ pub struct Options {
     pub shared_tmp: bool,
     /// As in a container: told by its environment, as process 1, and without the right to mount.
     pub contained: bool,
+    /// With TLS on the way.
+    pub tls: bool,
+}
+
+/// A key and a certificate of a gateway.
+pub fn identity() -> (TlsAcceptor, Fingerprint) {
+    let made = rcgen::generate_simple_self_signed(["gateway".to_owned()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let certificate = made.cert.der().clone();
+    let fingerprint = Fingerprint::of(&certificate);
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key.into())
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), fingerprint)
 }
 
 pub struct Gateway {
@@ -61,7 +83,8 @@ pub struct Gateway {
     pub agent: Child,
     pub uid_base: u32,
     listener: TcpListener,
-    stream: Option<TcpStream>,
+    acceptor: Option<TlsAcceptor>,
+    stream: Option<Stream>,
     buffer: BytesMut,
     outbox: Outbox,
     inbox: Inbox,
@@ -87,7 +110,7 @@ pub struct Finished {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub execution: Option<AttemptRef>,
-    pub stream: Stream,
+    pub stream: LogStream,
     pub text: String,
     pub at_ms: i64,
 }
@@ -103,7 +126,7 @@ impl Finished {
     pub fn failed(&self) -> &SandboxFailure {
         self.failure.as_ref().unwrap_or_else(|| panic!("it did not fail: {self:?}"))
     }
-    pub fn text(&self, stream: Stream) -> String {
+    pub fn text(&self, stream: LogStream) -> String {
         self.logs.iter().filter(|piece| piece.stream == stream).map(|piece| piece.text.as_str()).collect()
     }
 }
@@ -171,6 +194,10 @@ impl Gateway {
             command.args(["run", "--gateway", &address, "--instance", &instance, "--memory-mib", "4096"]);
             command.args(["--uid-base", &uid_base.to_string(), "--die-with-parent"]);
         }
+        let (acceptor, fingerprint) = if options.tls { Some(identity()).unzip() } else { (None, None) };
+        if let Some(fingerprint) = fingerprint {
+            command.env("LAMBDA_AGENT_FINGERPRINT", fingerprint.to_string());
+        }
         command.arg("--work-dir").arg(work.path().join("work")).args(["--python", &python()]);
         if options.without_cgroups {
             command.arg("--no-cgroups");
@@ -191,6 +218,7 @@ impl Gateway {
             agent,
             uid_base,
             listener,
+            acceptor,
             stream: None,
             buffer: BytesMut::new(),
             outbox: Outbox::default(),
@@ -213,7 +241,10 @@ impl Gateway {
     pub async fn accept(&mut self) {
         let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.expect("the agent dials").unwrap();
         stream.set_nodelay(true).unwrap();
-        self.stream = Some(stream);
+        self.stream = Some(match &self.acceptor {
+            Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await.unwrap().into())),
+            None => Stream::Plain(stream),
+        });
         self.buffer.clear();
         let hello = self.read().await;
         let Message::Hello { version, credential, received, .. } = hello.message else { panic!("{hello:?}") };
@@ -244,6 +275,7 @@ impl Gateway {
         wire::encode(&Frame { ack: self.inbox.received(), ..frame }, &mut buffer).unwrap();
         if let Some(stream) = &mut self.stream {
             stream.write_all(&buffer).await.unwrap();
+            stream.flush().await.unwrap();
         }
     }
 
@@ -417,7 +449,9 @@ impl Gateway {
                 let frame =
                     Frame { sequence: 0, ack: self.inbox.received(), message: Message::Ack, body: Bytes::new() };
                 wire::encode(&frame, &mut ack).unwrap();
-                let _ = self.stream.as_mut().unwrap().write_all(&ack).await;
+                let stream = self.stream.as_mut().unwrap();
+                let _ = stream.write_all(&ack).await;
+                let _ = stream.flush().await;
             }
             let stream = self.stream.as_mut().unwrap();
             match timeout(PATIENCE, stream.read_buf(&mut self.buffer)).await.expect("the agent ends") {
@@ -453,7 +487,7 @@ impl Drop for Gateway {
     }
 }
 
-fn piece(execution: Option<AttemptRef>, stream: Stream, at_ms: i64, body: &Bytes) -> Piece {
+fn piece(execution: Option<AttemptRef>, stream: LogStream, at_ms: i64, body: &Bytes) -> Piece {
     Piece { execution, stream, at_ms, text: String::from_utf8_lossy(body).into_owned() }
 }
 

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use lambda_agent::tls::{self, Fingerprint, Stream};
 use lambda_agent::wire::{self, Frame, Message, VERSION, WireError};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -147,18 +146,20 @@ impl Drop for Forget<'_> {
 }
 
 impl Connection {
-    /// Dials a gateway and shows it the secret. The connection ends with `end`, or when it is closed or lost.
+    /// Dials a gateway, with TLS where a fingerprint is given, and shows it the secret. The connection ends with `end`, or
+    /// when it is closed or lost.
     pub async fn dial(
         address: &str,
+        fingerprint: Option<Fingerprint>,
         secret: &str,
         end: CancellationToken,
         tasks: &Tasks,
     ) -> Result<Self, ConnectionError> {
         let late = |_| ConnectionError::Io(std::io::ErrorKind::TimedOut.into());
-        let mut stream =
-            timeout(DIAL_PATIENCE, TcpStream::connect(address)).await.map_err(late)?.map_err(ConnectionError::Io)?;
-        // Frames are written whole; waiting for more of them would only delay a call.
-        stream.set_nodelay(true).map_err(ConnectionError::Io)?;
+        let mut stream = timeout(DIAL_PATIENCE, tls::dial(address, fingerprint))
+            .await
+            .map_err(late)?
+            .map_err(ConnectionError::Io)?;
         let mut buffer = BytesMut::new();
         let hello = Message::HelloCaller { version: VERSION, secret: secret.to_owned() };
         timeout(DIAL_PATIENCE, greet(&mut stream, &mut buffer, hello)).await.map_err(late)??;
@@ -168,7 +169,7 @@ impl Connection {
         let carried = Arc::clone(&shared);
         // As many of them as there are workers.
         tasks.run("gateway connection", async move {
-            let (reading, writing) = stream.into_split();
+            let (reading, writing) = tokio::io::split(stream);
             let (upkeep, upkeep_queue) = mpsc::channel(1);
             let result = tokio::select! {
                 result = read(reading, buffer, &carried, &upkeep) => result,
@@ -235,11 +236,12 @@ impl Connection {
     }
 }
 
-async fn greet(stream: &mut TcpStream, buffer: &mut BytesMut, hello: Message) -> Result<(), ConnectionError> {
+async fn greet(stream: &mut Stream, buffer: &mut BytesMut, hello: Message) -> Result<(), ConnectionError> {
     let mut bytes = BytesMut::new();
     wire::encode(&Frame { sequence: 0, ack: 0, message: hello, body: Bytes::new() }, &mut bytes)
         .map_err(ConnectionError::Wire)?;
     stream.write_all(&bytes).await.map_err(ConnectionError::Io)?;
+    stream.flush().await.map_err(ConnectionError::Io)?;
     loop {
         if let Some(frame) = wire::decode(buffer).map_err(ConnectionError::Wire)? {
             #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is an answer to a hello")]
@@ -257,7 +259,7 @@ async fn greet(stream: &mut TcpStream, buffer: &mut BytesMut, hello: Message) ->
 
 /// Hands answers to those who wait for them; ends when the other side is gone.
 async fn read(
-    mut stream: OwnedReadHalf,
+    mut stream: ReadHalf<Stream>,
     mut buffer: BytesMut,
     shared: &Shared,
     upkeep: &mpsc::Sender<Message>,
@@ -295,7 +297,7 @@ async fn read(
 
 /// Writes what is to be sent; ends when nobody can send any more.
 async fn write(
-    mut stream: OwnedWriteHalf,
+    mut stream: WriteHalf<Stream>,
     mut queue: mpsc::Receiver<Outgoing>,
     mut upkeep: mpsc::Receiver<Message>,
     shared: &Shared,
@@ -321,5 +323,6 @@ async fn write(
         let frame = Frame { sequence: 0, ack: 0, message: outgoing.message, body: outgoing.body };
         wire::encode(&frame, &mut bytes).map_err(ConnectionError::Wire)?;
         stream.write_all(&bytes).await.map_err(ConnectionError::Io)?;
+        stream.flush().await.map_err(ConnectionError::Io)?;
     }
 }

@@ -1,13 +1,21 @@
-//! Frames on a TCP connection. Reading and writing go on together, so that two sides with full buffers do not wait for
-//! each other for ever.
+//! Frames on a connection. Reading and writing go on together, so that two sides with full buffers do not wait for each
+//! other for ever.
 
+use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use lambda_agent::tls::Stream;
 use lambda_agent::wire::{self, Frame, Message};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
+use super::identity::Identity;
 
 /// Time for a refusal to be written.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -17,22 +25,43 @@ const READ: usize = 64 * 1024;
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    from: SocketAddr,
     input: BytesMut,
     output: BytesMut,
+    is_flushed: bool,
     heard: Instant,
 }
 
 impl Connection {
     /// Takes a new connection and reads its first frame.
-    pub async fn accept(stream: TcpStream) -> io::Result<(Self, Message)> {
+    pub async fn accept(stream: TcpStream, from: SocketAddr, identity: &Identity) -> io::Result<(Self, Message)> {
         stream.set_nodelay(true)?;
-        let mut connection =
-            Self { stream, input: BytesMut::with_capacity(READ), output: BytesMut::new(), heard: Instant::now() };
+        let mut connection = Self {
+            stream: identity.accept(stream).await?,
+            from,
+            input: BytesMut::with_capacity(READ),
+            output: BytesMut::new(),
+            is_flushed: true,
+            heard: Instant::now(),
+        };
         loop {
             if let Some(frame) = connection.turn().await? {
                 return Ok((connection, frame.message));
             }
+        }
+    }
+
+    /// Where it comes from.
+    pub const fn from(&self) -> SocketAddr {
+        self.from
+    }
+
+    /// Whether nobody between the two ends can listen: it is in TLS, or does not leave this host.
+    pub const fn is_private(&self) -> bool {
+        match self.stream {
+            Stream::Tls(_) => true,
+            Stream::Plain(_) => self.from.ip().to_canonical().is_loopback(),
         }
     }
 
@@ -52,21 +81,38 @@ impl Connection {
             return Ok(Some(frame));
         }
         self.input.reserve(READ);
-        let (mut reader, mut writer) = self.stream.split();
-        tokio::select! {
-            read = reader.read_buf(&mut self.input) => {
-                if read? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                self.heard = Instant::now();
-            }
-            written = writer.write_buf(&mut self.output), if !self.output.is_empty() => {
-                if written? == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-            }
-        }
+        poll_fn(|cx| self.poll(cx)).await?;
         wire::decode(&mut self.input).map_err(io::Error::other)
+    }
+
+    /// Ready when something was read or written.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(&mut self.stream);
+        let mut is_done = false;
+        if !self.output.is_empty()
+            && let Poll::Ready(written) = poll_write_buf(stream.as_mut(), cx, &mut self.output)
+        {
+            if written? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.is_flushed = false;
+            is_done = true;
+        }
+        // What TLS has taken is not on its way yet.
+        if !self.is_flushed
+            && let Poll::Ready(flushed) = stream.as_mut().poll_flush(cx)
+        {
+            flushed?;
+            self.is_flushed = true;
+        }
+        if let Poll::Ready(read) = poll_read_buf(stream, cx, &mut self.input) {
+            if read? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.heard = Instant::now();
+            is_done = true;
+        }
+        if is_done { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Bytes that are not written yet.

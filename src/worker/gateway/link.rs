@@ -155,7 +155,7 @@ impl Link {
 
     async fn talk(&mut self, arrival: Arrival) -> Result<std::convert::Infallible, End> {
         let Arrival { mut connection, session, received } = arrival;
-        let welcome = Message::Welcome { session, received: self.inbox.received() };
+        let welcome = Message::Welcome { session: session.clone(), received: self.inbox.received() };
         connection.queue_message(welcome, Bytes::new(), self.inbox.received()).map_err(End::Broken)?;
         self.outbox.acknowledge(received);
         for frame in self.outbox.pending() {
@@ -164,6 +164,7 @@ impl Link {
         if !self.seen.send_replace(true) {
             self.shared.dispatch.tell(Event::AgentReady(self.instance)).await;
         }
+        let mut unconfirmed = Some(session);
         let mut upkeep = tokio::time::interval(UPKEEP);
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -176,6 +177,9 @@ impl Link {
                 },
                 frame = connection.turn() => {
                     if let Some(frame) = frame.map_err(End::Broken)? {
+                        if let Some(session) = unconfirmed.take() {
+                            self.shared.confirm(self.instance, &session);
+                        }
                         self.hear(&mut connection, frame).await.map_err(End::Broken)?;
                     }
                 }

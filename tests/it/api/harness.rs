@@ -167,6 +167,7 @@ impl Service {
             id: WorkerId::generate(),
             host: "machine-1".to_owned(),
             gateway: gateway.to_owned(),
+            gateway_fingerprint: None,
             caller_secret: "the-secret".to_owned(),
             state,
             capacity: 64,

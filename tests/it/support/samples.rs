@@ -156,6 +156,7 @@ pub fn worker() -> Worker {
         id: WorkerId::generate(),
         host: "$host".to_owned(),
         gateway: "127.0.0.1:1".to_owned(),
+        gateway_fingerprint: Some("$fingerprint".to_owned()),
         caller_secret: "$secret".to_owned(),
         state: WorkerState::Active,
         capacity: 8,
