@@ -60,10 +60,14 @@ fn bad_packages() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 #[tokio::test]
 async fn a_bad_package_is_refused_with_what_is_wrong_and_leaves_nothing() {
-    let mut gateway = Gateway::start().await;
-    for (name, bytes, why) in bad_packages() {
-        let error = check_archive(&bytes, ArchiveLimits::default()).unwrap_err().to_string();
+    // Made first: it takes so long that an agent would give its silent gateway up.
+    let packages = bad_packages();
+    for (name, bytes, why) in &packages {
+        let error = check_archive(bytes, ArchiveLimits::default()).unwrap_err().to_string();
         assert!(error.contains(why), "{name}: {error}");
+    }
+    let mut gateway = Gateway::start().await;
+    for (name, bytes, why) in packages {
         let spec = gateway.package(bytes);
         let failure = gateway.begin(spec).await.failure.unwrap_or_else(|| panic!("{name} was taken"));
         assert_eq!((failure.kind, failure.phase), (FailureKind::PackageInvalid, SandboxPhase::Package), "{failure:?}");
