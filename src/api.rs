@@ -5,6 +5,7 @@
 //! the handler, in the file of its resource. What a handler refuses is an `error::ApiError`, which `layers` writes.
 //! Conventions are those of the OpenStack API special interest group. `StatusCode` is used here and nowhere else.
 
+mod delegation;
 mod docs;
 mod error;
 mod events;
@@ -55,6 +56,7 @@ use crate::store::Store;
 use crate::task::Tasks;
 
 pub use crate::model::SERVICE_TYPE;
+pub use delegation::{Delegation, DelegationError, Delegator, NoDelegation};
 pub use error::Code;
 pub use events::{EventPoster, PostError};
 pub use health::health_router;
@@ -76,6 +78,8 @@ pub struct ApiDeps {
     pub keystone: Option<KeystoneDeps>,
     /// Who may do what.
     pub policy: Arc<Enforcer>,
+    /// Leave to act on projects' own queues.
+    pub delegation: Arc<dyn Delegation>,
     /// Where background work runs: one task, and one for each worker that is called.
     pub tasks: Tasks,
     /// Cancelled when followed logs shall end, because the service stops.
@@ -104,6 +108,7 @@ struct Shared {
     default_project: ProjectId,
     store: Arc<dyn Store>,
     poster: Arc<dyn EventPoster>,
+    delegation: Arc<dyn Delegation>,
     policy: Arc<Enforcer>,
     health: Health,
     gateways: Gateways,
@@ -126,7 +131,7 @@ impl Deref for Api {
 /// # Errors
 /// When an option has a value that it cannot have.
 pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
-    let ApiDeps { options, store, poster, keystone, policy, tasks, shutdown, health, extra } = deps;
+    let ApiDeps { options, store, poster, delegation, keystone, policy, tasks, shutdown, health, extra } = deps;
     let auth = match (options.auth_strategy.as_str(), keystone) {
         ("noauth", _) => AuthStrategy::NoAuth,
         ("keystone", Some(keystone)) => AuthStrategy::Keystone(identity::Tokens::new(keystone)?),
@@ -151,6 +156,7 @@ pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
         followers: Arc::new(Semaphore::new(options.max_followers.min(Semaphore::MAX_PERMITS))),
         store,
         poster,
+        delegation,
         policy,
         health,
         shutdown,

@@ -2,6 +2,7 @@
 //! these they call and with which options, nowhere else.
 
 mod cloud;
+mod delegation;
 mod tokens;
 
 use std::io;
@@ -11,8 +12,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Path as UrlPath, Request};
 use axum::middleware::{self, Next};
+use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,7 @@ use crate::task::{OnFailure, Tasks};
 use crate::telemetry::metrics::{Metrics, metrics_router};
 use crate::worker::intake::Trust;
 use crate::worker::queues::ProjectQueues;
+use crate::worker::wake::Bell;
 use crate::worker::{self, Worker};
 
 pub use cloud::{Cloud, openstack_session};
@@ -99,8 +102,12 @@ fn project_queues(cloud: &Cloud) -> Result<ProjectQueues, ServiceError> {
 }
 
 /// Whether only the service is trusted on the platform queue.
-fn is_signed(options: &ZaqarOptions) -> bool {
-    options.trusted_posters.as_deref() == Some("signed")
+fn is_signed(config: &Config) -> bool {
+    match config.zaqar.trusted_posters.as_deref() {
+        Some(trusted) => trusted == "signed",
+        // Everybody with a role in the service's project can post there.
+        None => config.service_auth.has_keystone(),
+    }
 }
 
 async fn posting_key(store: &dyn Store) -> Result<PostingKey, StoreError> {
@@ -109,7 +116,7 @@ async fn posting_key(store: &dyn Store) -> Result<PostingKey, StoreError> {
 
 /// Who may name a project on the platform queue.
 async fn trusted(config: &Config, store: &dyn Store) -> Result<Trust, ServiceError> {
-    if !is_signed(&config.zaqar) {
+    if !is_signed(config) {
         return Ok(Trust::Everybody { default_project: ProjectId::parse(&config.api.default_project)? });
     }
     let unsigned_project = config.zaqar.unsigned_project.as_deref().map(ProjectId::parse).transpose()?;
@@ -212,13 +219,15 @@ pub fn api_router(
     let poster = QueuePoster {
         client,
         queue: config.zaqar.queue.clone(),
-        signing: is_signed(&config.zaqar).then(|| Arc::clone(&store)),
+        signing: is_signed(config).then(|| Arc::clone(&store)),
         key: OnceCell::new(),
     };
+    let delegation = delegation::delegation(&Cloud::new(config, metrics)?, &config.zaqar.trust_roles, &store)?;
     let deps = ApiDeps {
         options: config.api.clone(),
         store,
         poster: Arc::new(poster),
+        delegation,
         keystone: keystone_for_tokens(config, metrics)?,
         policy,
         tasks: tasks.clone(),
@@ -254,11 +263,16 @@ pub async fn start_worker(
     metrics: &Metrics,
 ) -> Result<Worker, ServiceError> {
     let driver = Arc::new(local_driver(&config.local, state_dir, tasks)?);
+    let trusts = match cloud.keystone()? {
+        Some(keystone) => Some((keystone, store.deployment().await?)),
+        None => None,
+    };
     let parts = worker::Parts {
         trusted: trusted(config, store.as_ref()).await?,
         store,
         queue: cloud.zaqar()?,
         project_queues: project_queues(cloud)?,
+        trusts,
         driver,
         instance_memory_mib: instance_memory_mib(&config.local),
         max_instances: config.local.max_instances,
@@ -344,6 +358,19 @@ pub fn lock_state_dir(dir: &Path) -> Result<(PathBuf, std::fs::File), ServiceErr
     let lock = std::fs::File::create(dir.join("lock")).map_err(wrong("cannot be written to"))?;
     lock.try_lock().map_err(|_| ServiceError::Taken(dir.clone()))?;
     Ok((dir, lock))
+}
+
+/// What Zaqar calls when a message has come to a queue. It answers the same to everybody.
+pub fn bell_router(bell: Bell) -> axum::Router {
+    let own = bell.clone();
+    axum::Router::new()
+        .route("/{code}", post(move |UrlPath(code): UrlPath<String>| async move { bell.ring(&code, None) }))
+        .route(
+            "/{code}/{project}/{queue}",
+            post(move |UrlPath((code, project, queue)): UrlPath<(String, String, String)>| async move {
+                own.ring(&code, Some((&project, &queue)));
+            }),
+        )
 }
 
 /// Serves one router until told to stop, as a supervised task. It cannot be started twice: its end stops the program.

@@ -17,6 +17,8 @@ pub mod platform;
 pub mod queues;
 pub mod reap;
 pub mod record;
+pub mod trusts;
+pub mod wake;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,8 +34,8 @@ use crate::driver::Driver;
 use crate::health::Part;
 use crate::model::function::QueueName;
 use crate::model::worker::{Worker as WorkerRecord, WorkerState};
-use crate::model::{Invalid, WorkerId};
-use crate::openstack::zaqar;
+use crate::model::{DeploymentId, Invalid, WorkerId};
+use crate::openstack::{keystone, zaqar};
 use crate::scheduler::plan::Limits;
 use crate::scheduler::polls::Pace;
 use crate::scheduler::retry::Backoff;
@@ -59,6 +61,8 @@ pub struct Parts {
     pub queue: zaqar::Client,
     /// The ways to projects' own queues.
     pub project_queues: queues::ProjectQueues,
+    /// Keystone, and what this deployment is called there, where trusts are made.
+    pub trusts: Option<(keystone::Client, DeploymentId)>,
     /// Who may name a project on the platform queue.
     pub trusted: intake::Trust,
     /// What makes instances.
@@ -113,6 +117,7 @@ pub struct Worker {
     /// Where its gateway listens.
     gateway: SocketAddr,
     driver: Arc<dyn Driver>,
+    bell: Option<wake::Bell>,
     parts: Reloadable,
 }
 
@@ -258,7 +263,19 @@ impl Worker {
                 poll_max: Duration::from_millis(parts.zaqar.poll_max_ms),
             },
         });
-        let (_wake, wake_ups) = tokio::sync::mpsc::channel(WAKE_UPS);
+        let (woken, wake_ups) = tokio::sync::mpsc::channel(WAKE_UPS);
+        let subscriptions = parts.zaqar.notification_bind.as_ref().map(|bind| {
+            let here = format!("http://{bind}");
+            let base = parts.zaqar.notification_url.as_ref().unwrap_or(&here);
+            Arc::new(wake::Subscriptions {
+                me,
+                store: Arc::clone(&parts.store),
+                platform: (parts.queue.clone(), parts.zaqar.queue.clone()),
+                access: parts.project_queues.clone(),
+                bell: wake::Bell::new(base, &gateway::random_secret(), Arc::clone(&platform.nudge), woken),
+            })
+        });
+        let bell = subscriptions.as_ref().map(|subscriptions| subscriptions.bell.clone());
         let queues = Arc::new(queues::Queues {
             me,
             store: Arc::clone(&parts.store),
@@ -278,6 +295,15 @@ impl Worker {
             dead_letter_queue,
             max_sandboxes_per_function: o.max_sandboxes_per_function,
             max_waiting: o.max_waiting,
+        });
+        let trusts = parts.trusts.map(|(keystone, deployment)| {
+            Arc::new(trusts::Trusts {
+                keystone,
+                store: Arc::clone(&parts.store),
+                access: parts.project_queues.clone(),
+                deployment,
+                interval: Duration::from_secs_f64(parts.zaqar.trust_check_interval),
+            })
         });
         let letters = Arc::new(dead_letter::DeadLetters {
             me,
@@ -322,6 +348,15 @@ impl Worker {
         tasks.supervise("intake", OnFailure::Restart, move |cancel| {
             until(cancel, token.clone(), Arc::clone(&platform).run(token.clone()))
         });
+        if let Some(trusts) = trusts {
+            tasks.supervise("trusts", OnFailure::Restart, move |cancel| Arc::clone(&trusts).run(cancel));
+        }
+        if let Some(subscriptions) = subscriptions {
+            let token = intake_token.clone();
+            tasks.supervise("subscriptions", OnFailure::Restart, move |cancel| {
+                until(cancel, token.clone(), Arc::clone(&subscriptions).run(token.clone()))
+            });
+        }
         let token = intake_token.clone();
         tasks.supervise("queues", OnFailure::Restart, move |cancel| {
             until(cancel, token.clone(), Arc::clone(&queues).run(token.clone()))
@@ -337,6 +372,7 @@ impl Worker {
             me,
             gateway: bound,
             driver: parts.driver,
+            bell,
             parts: reloadable,
         })
     }
@@ -359,6 +395,12 @@ impl Worker {
     #[must_use]
     pub const fn id(&self) -> WorkerId {
         self.me
+    }
+
+    /// Who is to be told of Zaqar's calls, if they are wanted.
+    #[must_use]
+    pub fn bell(&self) -> Option<wake::Bell> {
+        self.bell.clone()
     }
 
     /// Takes over the options that may change while it runs.

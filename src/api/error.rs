@@ -104,6 +104,8 @@ codes! {
     CodeNotFound = "code.not_found", NOT_FOUND, "The function has no code";
     /// No such trigger.
     TriggerNotFound = "trigger.not_found", NOT_FOUND, "There is no such trigger";
+    /// The caller cannot let the service act on the queue.
+    TriggerNotDelegated = "trigger.not_delegated", FORBIDDEN, "The caller cannot let the service read the queue";
     /// An attribute of a trigger is wrong.
     TriggerInvalid = "trigger.invalid", BAD_REQUEST, "An attribute of the trigger is wrong";
     /// An event is no CloudEvent.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::delegation::{give_back, trusts_of};
 use super::error::{ApiError, Code, Result, or_missing, shown};
 use super::identity::Caller;
 use super::input::{
@@ -20,7 +21,7 @@ use crate::clock;
 use crate::model::function::FunctionName;
 use crate::model::runtime::RuntimeName;
 use crate::model::{Function, FunctionId, Trigger};
-use crate::store::{Direction, FunctionFilter, FunctionRef, FunctionSort, Store, StoreError};
+use crate::store::{Direction, FunctionFilter, FunctionRef, FunctionSort, Store, StoreError, TriggerFilter};
 
 mod body;
 mod view;
@@ -198,9 +199,12 @@ pub(super) async fn delete(
     let function = find(&api, &caller, &name).await?;
     check(&precondition, &function)?;
     let expected = precondition.is_strict().then_some(function.revision);
+    let filter = TriggerFilter { function_id: Some(function.id) };
+    let trusts = trusts_of(api.store.as_ref(), &caller.scope(), &filter).await?;
     match api.store.delete_function(&caller.scope(), function.id, expected).await {
         Ok(()) => {
             api.gateways.function_changed(function.id).await;
+            give_back(api.delegation.as_ref(), &trusts).await;
             tracing::info!(function.id = %function.id, "function {} is deleted", function.name);
             Ok(StatusCode::NO_CONTENT)
         }

@@ -185,13 +185,11 @@ impl Caller {
     }
 
     /// The user, where one is known.
-    #[allow(dead_code, reason = "trusts for triggers on a tenant's own queue are made with it")]
     pub fn user_id(&self) -> Option<&str> {
         self.identity.user_id.as_deref()
     }
 
     /// The token that the caller showed; none: there is no Keystone.
-    #[allow(dead_code, reason = "trusts for triggers on a tenant's own queue are made with it")]
     pub const fn token(&self) -> Option<&RawToken> {
         self.identity.token.as_ref()
     }

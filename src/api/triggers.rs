@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::delegation::{self, give_back, trust_of};
 use super::error::{ApiError, Code, Result, or_missing, shown};
 use super::functions;
 use super::identity::Caller;
@@ -281,8 +282,17 @@ pub(super) async fn create(
         filter: wanted.filter,
     };
     let mut trigger = body.bind(&function.project_id, function.id, clock::now()).map_err(invalid)?;
-    trigger.queue = queue;
-    or_missing(api.store.create_trigger(&trigger).await, missing)?;
+    if let Some(mut queue) = queue {
+        queue.trust_id = api.delegation.create(delegation::delegator(&caller), trigger.id).await?;
+        trigger.queue = Some(queue);
+    }
+    let created = api.store.create_trigger(&trigger).await;
+    if created.is_err() {
+        // Whether the trigger is there is not known for sure after every error: what names a trust that is gone says so.
+        give_back(api.delegation.as_ref(), &trust_of(&trigger).map(str::to_owned).into_iter().collect::<Vec<_>>())
+            .await;
+    }
+    or_missing(created, missing)?;
     let view = TriggerView::new(&trigger, &caller.base);
     let location = header_value(&format!("{}/v1/triggers/{}", caller.base, trigger.id));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
@@ -314,7 +324,9 @@ pub(super) async fn delete(
     _query: Query<NoParameters>,
 ) -> Result<StatusCode> {
     let id = id(&name)?;
+    let trigger = or_missing(api.store.trigger(&caller.scope(), id).await, || missing(&name))?;
     or_missing(api.store.delete_trigger(&caller.scope(), id).await, || missing(&name))?;
+    give_back(api.delegation.as_ref(), &trust_of(&trigger).map(str::to_owned).into_iter().collect::<Vec<_>>()).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -44,6 +44,10 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let worker = service::start_worker(config, store, &cloud, &state_dir, false, &tasks, &metrics).await?;
     parts.extend(worker.health());
     health.get_or_init(|| Health::new(parts));
+    if let (Some(bell), Some(address)) = (worker.bell(), &config.zaqar.notification_bind) {
+        let listener = service::listen(address).await?;
+        service::serve(&tasks, "wake-ups", listener, service::bell_router(bell), &serving, Duration::ZERO);
+    }
     tracing::info!("worker {} takes events", worker.id());
 
     let failed = life.last(async |config| worker.reload(&config.worker).await).await;

@@ -40,6 +40,18 @@ options! {
         /// With `signed`: project whose events all other messages on the platform queue are, whatever they say. When
         /// unset, they become dead letters.
         [form(Form::Word)] unsigned_project: Option<String> = None;
+        /// Roles that whoever makes a trigger on a queue of the project's own hands on to the service, for that project:
+        /// those that Zaqar asks for. The caller must have them.
+        [form(Form::Word)] trust_roles: Vec<String> = vec!["member".to_owned()];
+        /// Seconds between two looks at which trusts Keystone has for the service. One that was deleted there is noticed
+        /// after this time, one that a crash left without its trigger is deleted after twice this time.
+        [range(1, 3600)] trust_check_interval: f64 = 60.0;
+        /// Address and port of lambda-worker where Zaqar says that a message has come to a queue, so that queues are looked
+        /// at in time and not only by the clock; not listened on when unset. Zaqar needs `message_pipeline =
+        /// zaqar.notification.notifier`.
+        [form(Form::Address)] notification_bind: Option<String> = None;
+        /// Base address by which Zaqar reaches notification_bind of this worker; http:// and that address when unset.
+        [form(Form::HttpUrl)] notification_url: Option<String> = None;
         /// Most claims under way at once on projects' own queues in one worker.
         [range(1, 64)] queue_claims: usize = 8;
         /// Milliseconds between two looks at a project's own queue when it is empty, shortly after something was there.

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 pub use catalog::Catalog;
 pub use client::{
-    AccessRule, ApplicationCredential, Client, Domain as DomainRef, NewTrust, Owned, Role, TokenTrust, Trust, Validated,
+    AccessRule, ApplicationCredential, Client, Domain as DomainRef, NewTrust, Owned, Role, TokenTrust, Trust,
+    TrustLabels, Validated,
 };
 pub use credentials::{Credentials, Domain, Named, Scope};
 pub use user::UserAuth;

@@ -3,6 +3,7 @@
 //! A claim is no lease that can be trusted (the Redis driver hands out messages that are under a live claim), so this
 //! client treats a lost claim as an outcome, not as an error, and its users must not build on exclusiveness.
 
+mod subscriptions;
 mod wire;
 
 use std::sync::OnceLock;

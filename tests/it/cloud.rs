@@ -5,6 +5,7 @@
 mod cli;
 mod keystone;
 mod tokens;
+mod zaqar;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

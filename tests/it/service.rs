@@ -4,7 +4,7 @@ mod handlers;
 mod isolation;
 mod main_job;
 mod messages;
-mod nothing_lost;
+pub mod nothing_lost;
 mod programs;
 mod queues;
 mod runtimes;
@@ -168,6 +168,14 @@ impl Service {
             .await
             .unwrap();
         assert_eq!(response.status().as_u16(), 201, "{}", response.text().await.unwrap());
+    }
+
+    /// Posts at most 100 events through the API.
+    pub async fn post_batch(&self, events: &[Value]) {
+        let url = format!("{}/v1/events", self.api);
+        let request = self.http.post(url).header("Content-Type", "application/cloudevents-batch+json");
+        let response = request.body(serde_json::to_vec(events).unwrap()).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 202, "{}", response.text().await.unwrap());
     }
 
     /// Posts one event for the function of this name.

@@ -136,6 +136,21 @@ pub struct Trust {
     pub trustee_user_id: String,
     /// In which project.
     pub project_id: Option<String>,
+    /// Which deployment of ours asked for it, if one did.
+    #[serde(default)]
+    pub lambda_deployment: Option<String>,
+    /// Which trigger it is for, if it is for one.
+    #[serde(default)]
+    pub lambda_trigger: Option<String>,
+}
+
+/// What a trust says of itself beside what Keystone asks for. Keystone keeps it and shows it in every list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustLabels {
+    /// Which deployment of ours asks for it.
+    pub lambda_deployment: Option<String>,
+    /// Which trigger it is for.
+    pub lambda_trigger: Option<String>,
 }
 
 /// Talks to Keystone.
@@ -225,6 +240,19 @@ impl Client {
     /// See [`OpenStackError`]. [`OpenStackError::Forbidden`] also for a role that the trustor has not, and for a token
     /// that is itself got by a trust or a restricted application credential.
     pub async fn create_trust(&self, user_token: &str, trust: &NewTrust) -> Result<Trust, OpenStackError> {
+        self.create_labelled_trust(user_token, trust, &TrustLabels::default()).await
+    }
+
+    /// As [`Self::create_trust`], with labels by which it is found again.
+    ///
+    /// # Errors
+    /// As [`Self::create_trust`].
+    pub async fn create_labelled_trust(
+        &self,
+        user_token: &str,
+        trust: &NewTrust,
+        labels: &TrustLabels,
+    ) -> Result<Trust, OpenStackError> {
         let NewTrust { trustor_user_id, trustee_user_id, project_id, roles } = trust;
         let roles: Vec<_> = roles.iter().map(|name| json!({"name": name})).collect();
         let body = json!({"trust": {
@@ -234,6 +262,8 @@ impl Client {
             "impersonation": true,
             "allow_redelegation": false,
             "roles": roles,
+            "lambda_deployment": labels.lambda_deployment,
+            "lambda_trigger": labels.lambda_trigger,
         }});
         let mut request = request("create_trust", Method::POST, &["OS-TRUST", "trusts"]);
         request.is_idempotent = false;
@@ -249,6 +279,20 @@ impl Client {
             Err(OpenStackError::NotFound(text)) => Err(OpenStackError::Forbidden(text)),
             Err(error) => Err(error),
         }
+    }
+
+    /// The trusts on which we may act, whoever made them.
+    ///
+    /// # Errors
+    /// See [`OpenStackError`].
+    pub async fn trusts_to_us(&self) -> Result<Vec<Trust>, OpenStackError> {
+        let mut request = request("list_trusts", Method::GET, &["OS-TRUST", "trusts"]);
+        request.query.push(("trustee_user_id", self.auth.user_id().await?));
+        #[derive(Deserialize)]
+        struct Body {
+            trusts: Vec<Trust>,
+        }
+        read::<Body>(&self.session.send(&request).await?).map(|body| body.trusts)
     }
 
     /// Deletes a trust with the token of who made it; every token on it is dead at once. Succeeds when it is not there.

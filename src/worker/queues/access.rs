@@ -1,6 +1,6 @@
 //! The ways to projects' own queues, one for each trust, kept because each has a token of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +34,12 @@ impl ProjectQueues {
     #[must_use]
     pub fn new(make: Arc<MakeClient>) -> Self {
         Self { make, kept: Arc::default() }
+    }
+
+    /// Forgets the ways through all trusts but these, with the tokens that were got on them.
+    pub fn keep_only(&self, trusts: &BTreeSet<&str>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(_, trust), _| trust.as_deref().is_none_or(|trust| trusts.contains(trust)));
     }
 
     /// The way to a project's queues.

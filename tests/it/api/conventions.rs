@@ -295,6 +295,7 @@ async fn options_that_cannot_be_are_refused_at_the_start() {
         let deps = lambda_openstack::api::ApiDeps {
             options,
             store: std::sync::Arc::new(BrokenStore),
+            delegation: std::sync::Arc::new(lambda_openstack::api::NoDelegation),
             poster: std::sync::Arc::new(super::harness::Queue::default()),
             keystone: None,
             policy: std::sync::Arc::new(

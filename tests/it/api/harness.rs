@@ -93,6 +93,7 @@ impl Service {
             health: Health::new(vec![part]),
             options,
             store: Arc::clone(&store),
+            delegation: std::sync::Arc::new(lambda_openstack::api::NoDelegation),
             poster: Arc::clone(&queue) as Arc<dyn EventPoster>,
             keystone,
             policy: std::sync::Arc::new(

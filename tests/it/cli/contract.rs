@@ -48,6 +48,7 @@ impl Service {
         let router = api::router(ApiDeps {
             options: ApiOptions { default_limit: 2, max_limit: 100, ..ApiOptions::default() },
             store: Arc::clone(&store),
+            delegation: std::sync::Arc::new(lambda_openstack::api::NoDelegation),
             poster: Arc::clone(&posted) as Arc<dyn EventPoster>,
             keystone: None,
             policy: std::sync::Arc::new(

@@ -18,13 +18,13 @@ use super::{QUEUE, Service, is_over, open};
 const EVENTS: usize = 2000;
 
 /// What the handlers say that they have seen. They say it over a connection, because a sandbox sees no file of ours.
-struct Counter {
+pub struct Counter {
     port: u16,
     seen: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 impl Counter {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
@@ -44,7 +44,7 @@ impl Counter {
     }
 
     /// A handler that tells the counter of each event before it works a little.
-    fn handler(&self) -> String {
+    pub fn handler(&self) -> String {
         format!(
             "import socket, time\ndef handler(event, context):\n    with socket.create_connection(('127.0.0.1', {})) as counter:\n        counter.sendall(event['id'].encode() + b'\\n')\n        assert counter.recv(1) == b'!'\n    time.sleep(0.005)\n    return event['id']\n",
             self.port
@@ -52,9 +52,9 @@ impl Counter {
     }
 
     /// Every event was seen, and not more were seen again than had been in flight when something was killed.
-    fn assert_repeats(&self, in_flight: usize) {
+    pub fn assert_repeats(&self, events: usize, in_flight: usize) {
         let seen = self.seen.lock().unwrap();
-        assert_eq!(seen.len(), EVENTS, "the code has not seen every event");
+        assert_eq!(seen.len(), events, "the code has not seen every event");
         let repeats: usize = seen.values().map(|count| count - 1).sum();
         eprintln!("{repeats} repeats, {in_flight} executions were in flight at the kills");
         assert!(repeats <= in_flight, "{repeats} repeats, but only {in_flight} were in flight at the kills");
@@ -74,7 +74,7 @@ async fn a_moment() {
 }
 
 /// Executions that somebody owned and that were not over, as the store has it.
-async fn in_flight(connection: &str) -> usize {
+pub async fn in_flight(connection: &str) -> usize {
     let options = DatabaseOptions { connection: connection.to_owned(), timeout: 30, ..DatabaseOptions::default() };
     let store = store::open(&options).await.unwrap();
     let mut count = 0;
@@ -84,12 +84,12 @@ async fn in_flight(connection: &str) -> usize {
     count
 }
 
-fn assert_each_once(executions: &[Value]) {
-    assert_eq!(executions.len(), EVENTS);
+pub fn assert_each_once(executions: &[Value], events: usize) {
+    assert_eq!(executions.len(), events);
     let mut ids: Vec<_> = executions.iter().map(|e| e["event"]["id"].as_str().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), EVENTS, "an event has two records");
+    assert_eq!(ids.len(), events, "an event has two records");
     for execution in executions {
         assert!(is_over(execution), "{execution}");
         assert_eq!(execution["state"], "succeeded", "{execution}");
@@ -124,8 +124,8 @@ async fn when_the_whole_process_is_killed_again_and_again() {
         service.run();
     }
     let executions = all_over(&service).await;
-    assert_each_once(&executions);
-    counter.assert_repeats(lost_sight_of);
+    assert_each_once(&executions, EVENTS);
+    counter.assert_repeats(EVENTS, lost_sight_of);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,9 +146,9 @@ async fn when_agents_are_killed() {
     }
     assert!(killed >= 2, "only {killed} agents were there to be killed");
     let executions = all_over(&service).await;
-    assert_each_once(&executions);
+    assert_each_once(&executions, EVENTS);
     // An agent runs at most this many at once.
-    counter.assert_repeats(killed * 8);
+    counter.assert_repeats(EVENTS, killed * 8);
 }
 
 /// The agents that a service has started.
@@ -206,21 +206,21 @@ impl Drop for Mongod {
 }
 
 /// A program of the service with a log of its own.
-struct Program {
-    process: Child,
+pub struct Program {
+    pub process: Child,
     command: Vec<PathBuf>,
     log: PathBuf,
 }
 
 impl Program {
-    fn start(program: &str, configuration: &Path, log: PathBuf) -> Self {
+    pub fn start(program: &str, configuration: &Path, log: PathBuf) -> Self {
         let command = vec![PathBuf::from(program), configuration.to_owned()];
         let mut program = Self { process: Command::new("true").spawn().unwrap(), command, log };
         program.run();
         program
     }
 
-    fn run(&mut self) {
+    pub fn run(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         self.process = Command::new(&self.command[0])
             .arg("--config-file")
@@ -305,9 +305,9 @@ async fn when_one_of_two_workers_and_the_database_are_killed() {
     first.run();
 
     let executions = all_over(&service).await;
-    assert_each_once(&executions);
+    assert_each_once(&executions, EVENTS);
     // Both workers may have had as many under way when the database went.
-    counter.assert_repeats(lost_with_worker + running + 2 * (8 + 16));
+    counter.assert_repeats(EVENTS, lost_with_worker + running + 2 * (8 + 16));
     assert_eq!(service.messages(QUEUE).await.len(), 0, "the queue is empty");
     tasks.stop(Duration::from_secs(5)).await;
 }
