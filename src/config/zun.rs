@@ -38,9 +38,9 @@ options! {
         [form(Form::Address)] gateway_address: Option<String> = None;
         /// What may run in one container: sandboxes of one function, or of any function of one project.
         [form(Form::OneOf(&["function", "project"]))] sharing: String = "function".to_owned();
-        /// Memory for the sandboxes of one container, in MiB. Where sharing is function, a function that needs more gets
-        /// a container that has it. Zun gives at most 8192, the overhead included.
-        [range(4, 8192)] instance_memory_mib: u32 = 128;
+        /// Memory for the sandboxes of one container, in MiB; more where one sandbox needs more. As many run in it as have
+        /// memory. Zun gives at most 8192, the overhead included.
+        [range(4, 8192)] instance_memory_mib: u32 = 512;
         /// Memory of a container beside that of its sandboxes, for the agent and the interpreter that sandboxes are forked
         /// from, in MiB.
         [range(0, 4096)] overhead_memory_mib: u32 = 64;
@@ -49,7 +49,10 @@ options! {
         [range(0, 64)] cpu_per_gib: f64 = 0.0;
         /// Most containers of one worker at the same time.
         [range(1, 10_000)] max_instances: u32 = 64;
-        /// Seconds that Zun may take to have a container running; longer where images are pulled.
+        /// Most containers of one worker that are being made at the same time.
+        [range(1, 1000)] max_booting: u32 = 8;
+        /// Seconds that Zun may take to have a container running, pulling its image included. Its agent gets 20 more to
+        /// call.
         [range(1, 3600)] boot_timeout: u64 = 90;
         /// Seconds that an agent has to end by itself when its container is removed.
         [range(1, 60)] stop_grace: u64 = 5;

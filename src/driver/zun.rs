@@ -38,6 +38,10 @@ const ORDER_AGAIN: Duration = Duration::from_secs(3);
 /// Pauses between two looks at a container that is to go.
 const LOOK_MIN: Duration = Duration::from_millis(150);
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long after it was asked for a container that should run is looked at closely, to see whether it has ended by itself
+/// before its agent could call. Later, the end of an agent's connection tells.
+const CLOSE_LOOKS: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(30), Duration::from_secs(60)];
 /// Least and most of a processor that Zun gives to a container.
 const CPU: (f64, f64) = (0.1, 16.0);
 
@@ -79,8 +83,15 @@ pub struct Options {
 pub struct ZunDriver {
     client: Client,
     options: Options,
-    /// When this process asked for what it asked for.
-    asked: Mutex<HashMap<InstanceId, Instant>>,
+    asked: Mutex<HashMap<InstanceId, Asked>>,
+}
+
+/// What this process knows of an instance that it asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    /// Of [`CLOSE_LOOKS`], how many are done.
+    looks: usize,
 }
 
 impl ZunDriver {
@@ -133,11 +144,30 @@ impl ZunDriver {
         let observed = reason::observed(best);
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
         match (observed, asked) {
-            (Observed::Building, Some(asked)) if asked.elapsed() >= self.options.boot_timeout => {
+            (Observed::Building, Some(asked)) if asked.at.elapsed() >= self.options.boot_timeout => {
                 Observed::Stopped(reason::never_ran(best, self.options.boot_timeout))
             }
             (observed, _) => observed,
         }
+    }
+
+    /// What a container that stands as running is in truth: what ended by itself stands so until Zun looks at it, which
+    /// this makes it do. None: nobody can tell in time.
+    async fn look_closely(&self, id: InstanceId, container: &Container) -> Option<Observed> {
+        match tokio::time::timeout(LOOK_WITHIN, self.client.show(&container.uuid)).await {
+            Ok(Ok(Some(seen))) => Some(self.judge(id, &[&seen])),
+            Ok(Ok(None)) => Some(Observed::Absent),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    /// Whether it is time for a close look at an instance that this process asked for; counts it as done.
+    fn is_due(&self, id: InstanceId) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(asked) = asked.get_mut(&id) else { return false };
+        let is_due = CLOSE_LOOKS.get(asked.looks).is_some_and(|after| asked.at.elapsed() >= *after);
+        asked.looks += usize::from(is_due);
+        is_due
     }
 
     fn is_ours(&self, container: &Container) -> bool {
@@ -188,7 +218,10 @@ impl Driver for ZunDriver {
         if !self.named(spec.id).await?.is_empty() {
             return Ok(());
         }
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.id, Instant::now());
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(spec.id, Asked { at: Instant::now(), looks: 0 });
         let error = match self.client.create(&self.container(spec)).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -207,11 +240,8 @@ impl Driver for ZunDriver {
     async fn observe(&self, id: InstanceId) -> Result<Observed, DriverError> {
         let containers = self.named(id).await?;
         let observed = self.judge(id, &containers.iter().collect::<Vec<_>>());
-        // What ended by itself stands as running in the database until Zun looks at it, which this makes it do.
-        if let (Observed::Active, [container]) = (&observed, containers.as_slice())
-            && let Ok(Ok(Some(seen))) = tokio::time::timeout(LOOK_WITHIN, self.client.show(&container.uuid)).await
-        {
-            return Ok(self.judge(id, &[&seen]));
+        if let (Observed::Active, [container]) = (&observed, containers.as_slice()) {
+            return Ok(self.look_closely(id, container).await.unwrap_or(observed));
         }
         Ok(observed)
     }
@@ -227,8 +257,17 @@ impl Driver for ZunDriver {
                 found.entry(id).or_default().push(container);
             }
         }
-        let none = Vec::new();
-        Ok(ids.iter().map(|id| (*id, self.judge(*id, found.get(id).unwrap_or(&none)))).collect())
+        let one = async |id: InstanceId| {
+            let containers = found.get(&id).map_or(&[][..], Vec::as_slice);
+            let observed = self.judge(id, containers);
+            match containers {
+                [container] if observed == Observed::Active && self.is_due(id) => {
+                    (id, self.look_closely(id, container).await.unwrap_or(observed))
+                }
+                _ => (id, observed),
+            }
+        };
+        Ok(futures::future::join_all(ids.iter().map(|id| one(*id))).await)
     }
 
     async fn list(&self) -> Result<Vec<InstanceId>, DriverError> {

@@ -6,6 +6,7 @@ mod cli;
 mod keystone;
 mod tokens;
 mod zaqar;
+mod zun;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -8,6 +8,7 @@ mod architecture;
 mod cli;
 mod cloud;
 mod config;
+mod driver;
 mod operator;
 mod policy;
 mod program;

@@ -178,7 +178,7 @@ fn a_boot_that_never_ends_is_told_with_where_it_stands() {
     let mut creating = container("Creating", None);
     creating.task_state = Some("image_pulling".to_owned());
     assert_eq!(driver.judge(id, &[&creating]), Observed::Building, "asked for by another process: nobody knows when");
-    driver.asked.lock().unwrap().insert(id, Instant::now());
+    driver.asked.lock().unwrap().insert(id, Asked { at: Instant::now(), looks: 0 });
     assert_eq!(driver.judge(id, &[&creating]), Observed::Stopped(never_ran(&creating, Duration::ZERO)));
     assert!(
         never_ran(&creating, Duration::from_secs(90)).contains("within 90 s, it is still Creating (image_pulling)")
@@ -201,4 +201,16 @@ fn nothing_is_ordered_while_something_is_done_with_it() {
     assert!(!can_be_removed(&starting), "Zun takes the order, fails, and the container stays");
     assert!(!can_be_removed(&container("Creating", None)));
     assert!(can_be_removed(&container("Error", None)));
+}
+
+#[test]
+fn a_close_look_is_taken_a_few_times_and_no_more() {
+    let (driver, id) = (driver(), InstanceId::generate());
+    assert!(!driver.is_due(id), "asked for by another process");
+    let now = Instant::now();
+    let asked = |ago: u64| Asked { at: now.checked_sub(Duration::from_secs(ago)).unwrap_or(now), looks: 0 };
+    driver.asked.lock().unwrap().insert(id, asked(0));
+    assert!(!driver.is_due(id));
+    driver.asked.lock().unwrap().insert(id, asked(20));
+    assert_eq!([driver.is_due(id), driver.is_due(id), driver.is_due(id)], [true, true, false]);
 }
