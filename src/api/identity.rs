@@ -194,12 +194,6 @@ impl Caller {
         self.identity.token.as_ref()
     }
 
-    /// The names of the caller's roles.
-    #[allow(dead_code, reason = "trusts for triggers on a tenant's own queue are made with them")]
-    pub fn roles(&self) -> &[String] {
-        &self.identity.roles
-    }
-
     /// Whose documents the operation may touch, where they are named by their id: the project's, or everybody's if policy
     /// allows the operation to this caller whatever the project.
     pub fn scope(&self) -> Scope {

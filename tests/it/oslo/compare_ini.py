@@ -42,6 +42,8 @@ OPTIONS = {
     'boolean value': lambda o: cfg.BoolOpt(o['name'], default=o['default']),
     # The defaults of ours have one element.
     'multi valued': lambda o: cfg.MultiStrOpt(o['name'], default=[o['default']]),
+    # Keys have no order that matters: ours are sorted.
+    'dict value': lambda o: cfg.DictOpt(o['name'], default=types.Dict()(o['default'] or '')),
     'list value': lambda o: cfg.ListOpt(o['name'], default=o['default']),
 }
 
@@ -53,6 +55,8 @@ def shown(value):
         return str(value).lower()
     if isinstance(value, list):
         return ','.join(value)
+    if isinstance(value, dict):
+        return ','.join('%s:%s' % pair for pair in sorted(value.items()))
     return str(value)
 
 
