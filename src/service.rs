@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiDeps, EventPoster, PostError};
-use crate::config::{Config, LocalOptions, Sources, ZaqarOptions};
+use crate::config::{Config, LocalOptions, Sources};
 use crate::driver::DriverError;
 use crate::driver::local::{self, LocalDriver};
 use crate::health::{Health, Part};

@@ -37,7 +37,6 @@ use crate::model::worker::{Worker as WorkerRecord, WorkerState};
 use crate::model::{DeploymentId, Invalid, WorkerId};
 use crate::openstack::{keystone, zaqar};
 use crate::scheduler::plan::Limits;
-use crate::scheduler::polls::Pace;
 use crate::scheduler::retry::Backoff;
 use crate::store::{Retention, Store, StoreError};
 use crate::task::{OnFailure, TaskError, Tasks};
@@ -48,8 +47,6 @@ const TARGET_WAIT: Duration = Duration::from_millis(50);
 /// Synchronous calls held for each execution that may run.
 const CALLS_PER_RUNNING: u32 = 8;
 
-/// Pause after the first failure of a project's own queue.
-const QUEUE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Wake-ups that may wait to be heard. They are hints: what is beyond is lost, and the queue looked at a little later.
 const WAKE_UPS: usize = 1024;
 
@@ -282,7 +279,7 @@ impl Worker {
             intake,
             access: parts.project_queues.clone(),
             wake_ups: tokio::sync::Mutex::new(wake_ups),
-            options: queue_options(&parts.zaqar, dead_after),
+            options: queues::Options::new(&parts.zaqar, dead_after),
         });
         let inbox = Arc::new(inbox::Inbox {
             me,
@@ -458,21 +455,6 @@ impl Reloadable {
             backoff: Backoff { base: Duration::from_secs_f64(o.retry_base), max: Duration::from_secs_f64(o.retry_max) },
             dead_letter_queue: self.dead_letter_queue.clone(),
         }
-    }
-}
-
-fn queue_options(zaqar: &ZaqarOptions, dead_after: Duration) -> queues::Options {
-    queues::Options {
-        pace: Pace {
-            min: Duration::from_millis(zaqar.queue_poll_min_ms),
-            max: Duration::from_millis(zaqar.queue_poll_max_ms),
-            idle_rate: zaqar.queue_idle_rate,
-            at_once: zaqar.queue_claims,
-            failed_min: QUEUE_RETRY_MIN,
-            failed_max: Duration::from_secs(zaqar.queue_retry_max),
-        },
-        refresh: Duration::from_secs_f64(zaqar.queue_refresh),
-        dead_after,
     }
 }
 

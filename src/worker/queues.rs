@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::access::{MakeClient, ProjectQueues};
 use self::look::{Listeners, Looked};
 use super::intake::Intake;
+use crate::config::ZaqarOptions;
 use crate::model::WorkerId;
 use crate::model::trigger::queue::{QueueKey, QueueStatus};
 use crate::model::worker::WorkerState;
@@ -54,6 +55,28 @@ pub struct Options {
     pub refresh: Duration,
     /// Silence after which a worker is dead and its queues are taken over.
     pub dead_after: Duration,
+}
+
+/// Pause after the first failure of a queue.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+impl Options {
+    /// As `[zaqar]` says.
+    #[must_use]
+    pub fn new(zaqar: &ZaqarOptions, dead_after: Duration) -> Self {
+        Self {
+            pace: Pace {
+                min: Duration::from_millis(zaqar.queue_poll_min_ms),
+                max: Duration::from_millis(zaqar.queue_poll_max_ms),
+                idle_rate: zaqar.queue_idle_rate,
+                at_once: zaqar.queue_claims,
+                failed_min: RETRY_MIN,
+                failed_max: Duration::from_secs(zaqar.queue_retry_max),
+            },
+            refresh: Duration::from_secs_f64(zaqar.queue_refresh),
+            dead_after,
+        }
+    }
 }
 
 /// The queues that this worker has.

@@ -30,6 +30,8 @@ pub struct Service {
     pub directory: TempDir,
     arguments: Vec<String>,
     http: reqwest::Client,
+    /// What callers show, where there is Keystone.
+    pub token: Option<String>,
 }
 
 impl Service {
@@ -51,6 +53,7 @@ impl Service {
             arguments: vec!["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()],
             directory,
             http: reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap(),
+            token: None,
         };
         service.run();
         // From now on the same addresses, so that a restart is the same service.
@@ -67,6 +70,7 @@ impl Service {
             arguments: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
             http: reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap(),
+            token: None,
         }
     }
 
@@ -129,6 +133,9 @@ impl Service {
         let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.api));
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("X-Auth-Token", token);
         }
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();

@@ -58,8 +58,9 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Starts the API, for callers without tokens in the project of the ordinary user; `more` are options of `[zaqar]`.
-    pub async fn start(backend: Backend, more: &str) -> Self {
+    /// Starts the API, for callers without tokens in the project of the ordinary user, or for that user with its token;
+    /// `more` are options of `[zaqar]`.
+    pub async fn start(backend: Backend, auth_strategy: &str, more: &str) -> Self {
         let project = env().auth().project_id().await.unwrap().unwrap();
         let directory = tempfile::tempdir().unwrap();
         open(directory.path(), 0o711);
@@ -78,7 +79,14 @@ impl Deployment {
             api: None,
             project,
         };
-        let configuration = deployment.configure("api", "");
+        if auth_strategy == "keystone" {
+            deployment.service.token = Some(env().auth().token().await.unwrap().to_str().unwrap().to_owned());
+        }
+        let own = format!(
+            "[api]\nauth_strategy = {auth_strategy}\n[keystone_authtoken]\n{}",
+            credentials("token_cache_time = -1\n"),
+        );
+        let configuration = deployment.configure("api", &own);
         let log = deployment.directory.path().join("api.log");
         deployment.api = Some(Program::start(env!("CARGO_BIN_EXE_lambda-api"), &configuration, log));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -88,20 +96,18 @@ impl Deployment {
     }
 
     fn configure(&self, name: &str, own: &str) -> PathBuf {
-        let account = service();
         let path = self.directory.path().join(format!("{name}.conf"));
         let endpoint = self.backend.endpoint().map(|url| format!("endpoint_override = {url}\n")).unwrap_or_default();
-        let auth_url = account.var("OS_AUTH_URL");
-        let (user, password) = (account.var("OS_USERNAME"), account.var("OS_PASSWORD"));
-        let (project, region) = (account.var("OS_PROJECT_NAME"), account.var("OS_REGION_NAME"));
-        let (user_domain, project_domain) = (account.var("OS_USER_DOMAIN_NAME"), account.var("OS_PROJECT_DOMAIN_NAME"));
         let text = format!(
             "[database]\nconnection = {}\ntimeout = 10\n[api]\nbind = 127.0.0.1:{}\ndefault_project = {}\n\
-             [service_auth]\nauth_type = password\nauth_url = {auth_url}\nusername = {user}\npassword = {password}\n\
-             user_domain_name = {user_domain}\nproject_name = {project}\nproject_domain_name = {project_domain}\n\
-             region_name = {region}\n\
-             [zaqar]\n{endpoint}queue = {}\ndead_letter_queue = {}\nqueue_refresh = 0.5\n{}\n{own}",
-            self.connection, self.api_port, self.project, self.queue, self.dead_letters, self.more,
+             [service_auth]\n{}[zaqar]\n{endpoint}queue = {}\ndead_letter_queue = {}\nqueue_refresh = 0.5\n{}\n{own}",
+            self.connection,
+            self.api_port,
+            self.project,
+            credentials(&format!("region_name = {}\n", service().var("OS_REGION_NAME"))),
+            self.queue,
+            self.dead_letters,
+            self.more,
         );
         std::fs::write(&path, text).unwrap();
         path
@@ -180,6 +186,18 @@ impl Worker {
     }
 }
 
+/// Who the service is, as a group of options says it, and more of them.
+fn credentials(more: &str) -> String {
+    let account = service();
+    let (auth_url, project) = (account.var("OS_AUTH_URL"), account.var("OS_PROJECT_NAME"));
+    let (user, password) = (account.var("OS_USERNAME"), account.var("OS_PASSWORD"));
+    let (user_domain, project_domain) = (account.var("OS_USER_DOMAIN_NAME"), account.var("OS_PROJECT_DOMAIN_NAME"));
+    format!(
+        "auth_type = password\nauth_url = {auth_url}\nusername = {user}\npassword = {password}\n\
+         user_domain_name = {user_domain}\nproject_name = {project}\nproject_domain_name = {project_domain}\n{more}"
+    )
+}
+
 /// The MongoDB of the tests, without its scheme.
 fn hosts() -> String {
     let uri = env().var("MONGODB_URI").to_owned();
@@ -199,7 +217,7 @@ pub fn message(body: &Value) -> NewMessage {
 const EVENTS: usize = 10_000;
 
 async fn nothing_is_lost(backend: Backend) {
-    let deployment = Deployment::start(backend, "").await;
+    let deployment = Deployment::start(backend, "noauth", "").await;
     let counter = Counter::start();
     let (mut first, second) = (deployment.worker("worker1"), deployment.worker("worker2"));
     deployment.workers_alive(2).await;
@@ -256,7 +274,7 @@ async fn nothing_is_lost_on_redis_when_one_of_two_workers_is_killed() {
 }
 
 async fn dead_letters_and_redrive(backend: Backend) {
-    let deployment = Deployment::start(backend, "").await;
+    let deployment = Deployment::start(backend, "noauth", "").await;
     let worker = deployment.worker("worker1");
     let (service, account) = (&deployment.service, super::service());
     let named = format!("dead-{}", Uuid::new_v4().simple());

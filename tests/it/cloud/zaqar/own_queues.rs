@@ -1,9 +1,6 @@
 //! Projects' own queues on the real cloud: a trust with each trigger, gone with it; queues are taken over from the dead;
 //! what goes wrong with one is told and disturbs no other.
 
-use lambda_openstack::model::TriggerId;
-use lambda_openstack::model::trigger::Pattern;
-use lambda_openstack::model::trigger::queue::{BatchSize, QueueBinding, QueueStatus, SourceQueue};
 use lambda_openstack::openstack::keystone::{NewTrust, TrustLabels};
 use lambda_openstack::store;
 use serde_json::{Value, json};
@@ -30,25 +27,17 @@ impl Deployment {
         self.service.ok("POST", "/v1/functions", Some(&body)).await;
     }
 
-    /// A trigger on a queue, and the trust that was made for it: as `POST /v1/triggers` with the user's token makes them.
+    /// A trigger on a queue, and the trust that was made for it.
     async fn listen(&self, function: &str, queue: &str) -> (String, String) {
-        let store = self.store().await;
-        let trigger =
-            self.service.ok("POST", "/v1/triggers", Some(&json!({"function": function, "source": "x"}))).await;
-        let mut trigger =
-            store.trigger(&store::Scope::All, trigger["id"].as_str().unwrap().parse().unwrap()).await.unwrap();
-        store.delete_trigger(&store::Scope::All, trigger.id).await.unwrap();
-        trigger.id = TriggerId::generate();
-        trigger.source = Pattern::parse("source", "*").unwrap();
-        let trust = self.trust(&trigger.id.to_string()).await;
-        trigger.queue = Some(QueueBinding {
-            name: SourceQueue::parse(queue).unwrap(),
-            batch_size: BatchSize::new(10).unwrap(),
-            trust_id: Some(trust.clone()),
-            status: QueueStatus::Pending,
-        });
-        store.create_trigger(&trigger).await.unwrap();
-        (trigger.id.to_string(), trust)
+        let before = trusts(&env()).await;
+        let body = json!({"function": function, "queue": {"name": queue, "batch_size": 10}});
+        let trigger = self.service.ok("POST", "/v1/triggers", Some(&body)).await;
+        assert!(!trigger.to_string().contains("trust"), "{trigger}");
+        let id = trigger["id"].as_str().unwrap().to_owned();
+        let kept = self.store().await.trigger(&store::Scope::All, id.parse().unwrap()).await.unwrap();
+        let trust = kept.queue.unwrap().trust_id.unwrap();
+        assert!(!before.contains(&trust) && trusts(&env()).await.contains(&trust));
+        (id, trust)
     }
 
     /// A trust of the user's for the service.
@@ -102,7 +91,7 @@ fn name(what: &str) -> String {
 }
 
 async fn on_a_trust(backend: Backend) {
-    let deployment = Deployment::start(backend, "trust_check_interval = 2\n").await;
+    let deployment = Deployment::start(backend, "keystone", "trust_check_interval = 2\n").await;
     let (mut first, mut second) = (deployment.worker("worker1"), deployment.worker("worker2"));
     deployment.workers_alive(2).await;
     let queue = name("orders");
@@ -170,7 +159,7 @@ async fn a_projects_queue_is_read_on_a_trust_and_taken_over_from_the_dead_on_red
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trust_that_is_revoked_behind_our_back_is_told_and_other_queues_go_on() {
-    let deployment = Deployment::start(Backend::Mongodb, "trust_check_interval = 2\n").await;
+    let deployment = Deployment::start(Backend::Mongodb, "keystone", "trust_check_interval = 2\n").await;
     let worker = deployment.worker("worker1");
     deployment.bare_function("one", ECHO, json!({})).await;
     deployment.bare_function("two", ECHO, json!({})).await;
@@ -196,5 +185,21 @@ async fn a_trust_that_is_revoked_behind_our_back_is_told_and_other_queues_go_on(
         Backend::Mongodb.client(&env()).delete_queue(queue).await.unwrap();
     }
     drop(worker);
+    deployment.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_cannot_make_a_trust_is_told_so_and_leaves_none() {
+    // The user has not this role.
+    let deployment = Deployment::start(Backend::Mongodb, "keystone", "trust_roles = admin\n").await;
+    deployment.bare_function("one", ECHO, json!({})).await;
+    let before = trusts(&env()).await;
+    let body = json!({"function": "one", "queue": {"name": "orders"}});
+    let (status, answer) = deployment.service.call("POST", "/v1/triggers", Some(&body)).await;
+    assert_eq!(status, 403, "{answer}");
+    assert_eq!(answer["errors"][0]["code"], "function.trigger.not_delegated", "{answer}");
+    assert_eq!(trusts(&env()).await, before);
+    assert!(deployment.store().await.queue_triggers().await.unwrap().is_empty());
+    deployment.service.ok("DELETE", "/v1/functions/one", None).await;
     deployment.clean().await;
 }
