@@ -172,11 +172,14 @@ impl EventPoster for QueuePoster {
     }
 }
 
-/// What every program asks for its detailed health check: the store, and the queue by a call that needs our identity.
-#[must_use]
-pub fn health_parts(store: &Arc<dyn Store>, client: &zaqar::Client) -> Vec<Part> {
-    let (store, client) = (Arc::clone(store), client.clone());
-    vec![
+/// What every program asks for its detailed health check: the store, the queue by a call that needs our identity, and,
+/// where there is one, Keystone.
+///
+/// # Errors
+/// When an option does not do.
+pub fn health_parts(store: &Arc<dyn Store>, cloud: &Cloud) -> Result<Vec<Part>, ServiceError> {
+    let (store, client) = (Arc::clone(store), cloud.zaqar()?);
+    let mut parts = vec![
         Part::new("store", move || {
             let store = Arc::clone(&store);
             async move { store.ping().await }
@@ -185,7 +188,14 @@ pub fn health_parts(store: &Arc<dyn Store>, client: &zaqar::Client) -> Vec<Part>
             let client = client.clone();
             async move { client.ping().await }
         }),
-    ]
+    ];
+    parts.extend(cloud.keystone()?.map(|keystone| {
+        Part::new("keystone", move || {
+            let keystone = keystone.clone();
+            async move { keystone.ping().await }
+        })
+    }));
+    Ok(parts)
 }
 
 /// `/metrics` and `/healthcheck` of a program without the API; ill until its parts are there.
@@ -209,15 +219,15 @@ pub fn policy(config: &Config, sources: &Sources) -> Result<Arc<Enforcer>, Servi
 pub fn api_router(
     config: &Config,
     store: Arc<dyn Store>,
-    client: zaqar::Client,
+    cloud: &Cloud,
     policy: Arc<Enforcer>,
     tasks: &Tasks,
     stopping: &CancellationToken,
     metrics: &Metrics,
 ) -> Result<axum::Router, ServiceError> {
-    let health = Health::new(health_parts(&store, &client));
+    let health = Health::new(health_parts(&store, cloud)?);
     let poster = QueuePoster {
-        client,
+        client: cloud.zaqar()?,
         queue: config.zaqar.queue.clone(),
         signing: is_signed(config).then(|| Arc::clone(&store)),
         key: OnceCell::new(),

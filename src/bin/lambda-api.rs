@@ -32,7 +32,7 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let store = service::open_store(config, &metrics).await?;
     let cloud = service::Cloud::new(config, &metrics)?;
     let serving = CancellationToken::new();
-    let router = service::api_router(config, store, cloud.zaqar()?, policy, &tasks, &serving, &metrics)?;
+    let router = service::api_router(config, store, &cloud, policy, &tasks, &serving, &metrics)?;
     tracing::info!("serving at http://{}", listener.local_addr()?);
     service::serve(&tasks, "api", listener, router, &serving, grace);
 

@@ -84,7 +84,7 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let store = service::open_store(config, &metrics).await?;
     let cloud = service::Cloud::new(config, &metrics)?;
     let worker = service::start_worker(config, store.clone(), &cloud, &data_dir, alone, &tasks, &metrics).await?;
-    let router = service::api_router(config, store, cloud.zaqar()?, policy, &tasks, &serving, &metrics)?;
+    let router = service::api_router(config, store, &cloud, policy, &tasks, &serving, &metrics)?;
     service::serve(&tasks, "api", api_listener, router, &serving, LAST_ANSWERS);
 
     let mut stdout = std::io::stdout();

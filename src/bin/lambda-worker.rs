@@ -40,7 +40,7 @@ async fn run(started: Started) -> anyhow::Result<()> {
     }
     let store = service::open_store(config, &metrics).await?;
     let cloud = service::Cloud::new(config, &metrics)?;
-    let mut parts = service::health_parts(&store, &cloud.zaqar()?);
+    let mut parts = service::health_parts(&store, &cloud)?;
     let worker = service::start_worker(config, store, &cloud, &state_dir, false, &tasks, &metrics).await?;
     parts.extend(worker.health());
     health.get_or_init(|| Health::new(parts));

@@ -4,6 +4,7 @@
 
 mod cli;
 mod keystone;
+mod operator;
 mod tokens;
 mod zaqar;
 mod zun;

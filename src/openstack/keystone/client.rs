@@ -173,6 +173,14 @@ impl Client {
         &self.auth
     }
 
+    /// Whether Keystone answers and lets us in. Changes nothing.
+    ///
+    /// # Errors
+    /// See [`OpenStackError`].
+    pub async fn ping(&self) -> Result<(), OpenStackError> {
+        self.session.send(&request("ping", Method::GET, &[])).await.map(|_| ())
+    }
+
     /// Whether a token is good, and what for; none: it is not (any more). That takes the role `service`.
     ///
     /// # Errors
