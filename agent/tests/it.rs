@@ -12,6 +12,8 @@
 
 #[path = "it/gateway.rs"]
 mod gateway;
+#[path = "it/help.rs"]
+mod help;
 
 #[path = "it/confinement.rs"]
 mod confinement;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use lambda_agent::wire::FailureKind;
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, Options, processes_with, root_or_left_out, until};
+use crate::gateway::{Gateway, Options, root_or_left_out};
+use crate::help::{processes_with, until};
 
 /// All ways in which an agent is run.
 const MODES: [Options; 4] = [

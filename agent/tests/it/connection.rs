@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lambda_agent::wire::Stream;
 
-use crate::gateway::{Gateway, Options, identity, until, zip};
+use crate::gateway::{Gateway, Options};
+use crate::help::{identity, until, zip};
 
 const SLOW: &str = r#"
 import os, time
@@ -117,7 +118,7 @@ fn dialling(listener: &tokio::net::TcpListener, work: &std::path::Path, fingerpr
     std::fs::set_permissions(work, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     std::process::Command::new(env!("CARGO_BIN_EXE_lambda-agent"))
         .args(["run", "--gateway", &listener.local_addr().unwrap().to_string(), "--instance", "refused"])
-        .args(["--memory-mib", "512", "--python", &crate::gateway::python(), "--work-dir"])
+        .args(["--memory-mib", "512", "--python", &crate::help::python(), "--work-dir"])
         .arg(work)
         .env("LAMBDA_AGENT_TOKEN", "a-token-for-one-gateway")
         .env("LAMBDA_AGENT_FINGERPRINT", fingerprint)

@@ -1,30 +1,26 @@
 //! A gateway for one agent: starts the program, speaks `wire` with it, and waits for what it says.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use lambda_agent::tls::{Fingerprint, Stream};
+use lambda_agent::tls::Stream;
 use lambda_agent::wire::{
     self, AttemptMeasures, AttemptRef, Credential, Frame, HandlerOutcome, Inbox, Invocation, Message, Outbox,
-    RuntimeKind, SandboxFailure, SandboxSpec, Stream as LogStream,
+    SandboxFailure, SandboxSpec, Stream as LogStream,
 };
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use zip::ZipWriter;
-use zip::write::SimpleFileOptions;
+
+use crate::help::{identity, python, spec, zip};
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,21 +57,6 @@ pub struct Options {
     pub contained: bool,
     /// With TLS on the way.
     pub tls: bool,
-}
-
-/// A key and a certificate of a gateway.
-pub fn identity() -> (TlsAcceptor, Fingerprint) {
-    let made = rcgen::generate_simple_self_signed(["gateway".to_owned()]).unwrap();
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let certificate = made.cert.der().clone();
-    let fingerprint = Fingerprint::of(&certificate);
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key.into())
-        .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), fingerprint)
 }
 
 pub struct Gateway {
@@ -139,21 +120,6 @@ pub struct Begun {
     pub logs: Vec<Piece>,
     pub init_us: u64,
     pub package_us: u64,
-}
-
-pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    for (name, bytes) in files {
-        zip.start_file(*name, SimpleFileOptions::default().unix_permissions(0o755)).unwrap();
-        zip.write_all(bytes).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
-}
-
-pub fn python() -> String {
-    // The system's: every user can read it.
-    let system = Path::new("/usr/bin/python3");
-    if system.exists() { system.display().to_string() } else { "python3".to_owned() }
 }
 
 impl Gateway {
@@ -489,46 +455,4 @@ impl Drop for Gateway {
 
 fn piece(execution: Option<AttemptRef>, stream: LogStream, at_ms: i64, body: &Bytes) -> Piece {
     Piece { execution, stream, at_ms, text: String::from_utf8_lossy(body).into_owned() }
-}
-
-pub fn spec(sha256: String, size: u64) -> SandboxSpec {
-    SandboxSpec {
-        project: "demo".into(),
-        function: "0e0d1a4e-0000-4000-8000-000000000001".into(),
-        function_name: "hello".into(),
-        revision: 7,
-        runtime: RuntimeKind::Python,
-        handler: "main.handler".into(),
-        memory_mib: 128,
-        timeout_ms: 3000,
-        init_timeout_ms: 20_000,
-        environment: [("COLOUR".to_owned(), "red".to_owned())].into(),
-        package_sha256: sha256,
-        package_size: size,
-        log_limit_bytes: 1 << 20,
-    }
-}
-
-/// Waits until something holds.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let poll = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(timeout(PATIENCE, poll).await.is_ok(), "never happened: {what}");
-}
-
-/// Processes whose command line or environment has this text, zombies excluded.
-pub fn processes_with(text: &str) -> Vec<String> {
-    let has = |path: PathBuf| {
-        let bytes = std::fs::read(path).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).contains(text)
-    };
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter(|entry| has(entry.path().join("cmdline")) || has(entry.path().join("environ")))
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
 }

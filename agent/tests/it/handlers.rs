@@ -202,7 +202,7 @@ async fn a_response_over_the_limit_is_too_large_and_one_at_the_limit_is_not() {
 async fn handlers_are_found_below_directories_and_shadow_the_library() {
     let mut gateway = Gateway::start().await;
     let source = b"def handler(event, context): return __name__";
-    let package = crate::gateway::zip(&[("a/b/mod.py", source), ("a/__init__.py", b""), ("queue.py", source)]);
+    let package = crate::help::zip(&[("a/b/mod.py", source), ("a/__init__.py", b""), ("queue.py", source)]);
     for (handler, module) in
         [("a/b/mod.handler", "a.b.mod"), ("a.b.mod.handler", "a.b.mod"), ("queue.handler", "queue")]
     {

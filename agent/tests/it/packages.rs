@@ -7,7 +7,8 @@ use lambda_agent::wire::{FailureKind, SandboxPhase};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use crate::gateway::{Gateway, spec, zip};
+use crate::gateway::Gateway;
+use crate::help::{spec, zip};
 
 fn archive(build: impl FnOnce(&mut ZipWriter<Cursor<Vec<u8>>>)) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));

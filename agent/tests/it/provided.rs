@@ -3,7 +3,8 @@
 use lambda_agent::wire::{FailureKind, HandlerOutcome, RuntimeKind, SandboxPhase, SandboxSpec, Stream};
 use serde_json::json;
 
-use crate::gateway::{Gateway, Options, is_root, python, root_or_left_out, zip};
+use crate::gateway::{Gateway, Options, is_root, root_or_left_out};
+use crate::help::{python, zip};
 
 fn provided(gateway: &mut Gateway, bootstrap: &str) -> SandboxSpec {
     let mut spec = gateway.package(zip(&[("bootstrap", bootstrap.as_bytes())]));

@@ -38,11 +38,12 @@ pub fn assert_kept(report: &Value, secrets: &[&str]) {
     assert!(reached.is_empty(), "the function reached {}", serde_json::to_string_pretty(reached).unwrap());
     let tried = report["tried"].as_u64().unwrap();
     assert!(tried > 150, "it tried {tried} things only");
-    let seen = report["seen"].to_string();
+    let (told, seen) = (report["told"].to_string(), report["seen"].to_string());
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        assert!(!seen.contains(secret), "the function saw a secret: {}…", &secret[..secret.len().min(8)]);
+        let is_hidden = !told.contains(secret) && !seen.contains(secret);
+        assert!(is_hidden, "the function saw a secret: {}…", &secret[..secret.len().min(8)]);
     }
     for name in ["LAMBDA_AGENT_TOKEN", "OS_PASSWORD", "OS_AUTH", "application_credential", "caller_secret"] {
-        assert!(!seen.contains(name), "the function saw something that it should not: {name}");
+        assert!(!told.contains(name), "the function was told something that it should not know: {name}");
     }
 }

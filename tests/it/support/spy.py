@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """A function that tries to get at what is not its own. It answers with everything that it reached and should not have, with
-how many things it tried, and with all that it could see. As main.py it is a python3 function, as bootstrap a provided one.
+how many things it tried, and with what it could see. As main.py it is a python3 function, as bootstrap a provided one.
 
 Its event: {"gateway": "ADDRESS:PORT", "files": [PATH, ...], "metadata": whether Nova's metadata service must be out of reach}
 """
@@ -10,12 +10,12 @@ import glob
 import http.client
 import json
 import os
-import signal
 import socket
 import ssl
 import struct
 
-REACHED, SEEN = {}, []
+# What should have been refused and was not; what it was told about itself; what else it could see.
+REACHED, TOLD, SEEN = {}, [], []
 TRIED = 0
 REFUSED = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESRCH, errno.ENXIO, errno.ENODEV, errno.EROFS, errno.ENOTDIR}
 
@@ -30,7 +30,8 @@ def attempt(name, deed):
         if error.errno not in REFUSED:
             REACHED[name] = "not refused but %s" % error
     else:
-        if came is not None:
+        # Of a kernel's thread there is nothing to be read.
+        if came:
             REACHED[name] = str(came)[:500]
 
 
@@ -73,7 +74,7 @@ def processes():
             attempt("%s of process %d" % (link, process), lambda: os.readlink("/proc/%d/%s" % (process, link)))
         attempt("files of process %d" % process, lambda: os.listdir("/proc/%d/fd" % process))
         attempt("tracing of process %d" % process, lambda: trace(process))
-        attempt("killing of process %d" % process, lambda: os.kill(process, signal.SIGCONT) or "signalled")
+        attempt("killing of process %d" % process, lambda: os.kill(process, 0) or "could be")
 
 
 def files(named):
@@ -100,12 +101,12 @@ def files(named):
     ] + named:  # fmt: skip
         if not os.path.isdir(path):
             attempt(path, lambda: read(path))
-    SEEN.extend([repr(dict(os.environ)), read("/proc/self/mountinfo", 1 << 20), read("/proc/cmdline")])
+    TOLD.extend([repr(dict(os.environ)), read("/proc/self/mountinfo", 1 << 20), read("/proc/cmdline")])
     for directory in ("/run", "/tmp", "/var/tmp", "/dev/shm", "/mnt", "/media"):
         for root, _, names in os.walk(directory):
             for name in names[:100]:
                 try:
-                    if os.path.isfile(os.path.join(root, name)) and len(SEEN) < 1000:
+                    if os.path.isfile(os.path.join(root, name)) and len(SEEN) < 500:
                         SEEN.append(read(os.path.join(root, name)))
                 except OSError:
                     pass
@@ -185,15 +186,15 @@ def network(metadata):
 
 def handler(event, context):
     global TRIED
-    REACHED.clear()
-    SEEN.clear()
+    for kept in (REACHED, TOLD, SEEN):
+        kept.clear()
     TRIED = 0
     processes()
     files(event.get("files", []))
     if event.get("gateway"):
         gateway(event["gateway"])
     network(event.get("metadata", False))
-    return {"reached": REACHED, "tried": TRIED, "seen": SEEN, "uid": os.getuid()}
+    return {"reached": REACHED, "tried": TRIED, "told": TOLD, "seen": SEEN, "uid": os.getuid()}
 
 
 def serve():
