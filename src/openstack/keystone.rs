@@ -359,6 +359,9 @@ impl Asker {
                 format!("Keystone does not find {whom} (it says: {said})"),
             ),
             400 => NoToken::new(ErrorKind::InvalidInput, format!("Keystone does not understand us (it says: {said})")),
+            status @ (429 | 500..) => {
+                NoToken::new(ErrorKind::OperationFailed, format!("Keystone at {} answers {status}: {said}", self.base))
+            }
             status => NoToken::new(
                 ErrorKind::OperationFailed,
                 format!("{} answers {status} to a request for a token: is it Keystone? ({said})", self.base),
