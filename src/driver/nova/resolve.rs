@@ -2,6 +2,7 @@
 //! What was found is kept for a minute, so that a boot costs no more than its own request.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -45,12 +46,20 @@ pub(super) struct Resolver {
     glance: glance::Client,
     /// Of one element: whoever asks first finds out, others wait for it.
     found: Cache<(), Arc<Found>>,
+    /// Whether it was logged that servers have no security group.
+    is_told: AtomicBool,
 }
 
 impl Resolver {
     pub(super) fn new(nova: nova::Client, neutron: Session, glance: Session) -> Self {
         let found = Cache::builder().max_capacity(1).time_to_live(BELIEVED).build();
-        Self { nova, neutron: neutron::Client::new(neutron), glance: glance::Client::new(glance), found }
+        Self {
+            nova,
+            neutron: neutron::Client::new(neutron),
+            glance: glance::Client::new(glance),
+            found,
+            is_told: AtomicBool::new(false),
+        }
     }
 
     /// What a server with this memory in all is made of.
@@ -120,11 +129,15 @@ impl Resolver {
             if !options.security_groups.is_empty() {
                 return Err(DriverError::misconfigured("Neutron has no security groups, but [nova] names some"));
             }
-            tracing::info!("Neutron has no security groups here: what reaches servers is up to their network");
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::info!("Neutron has no security groups here: what reaches servers is up to their network");
+            }
             return Ok(Vec::new());
         }
         if network.port_security_enabled == Some(false) {
-            tracing::info!(network.id = network.id, "network {} takes no security groups", network.id);
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::info!(network.id = network.id, "network {} takes no security groups", network.id);
+            }
             return Ok(Vec::new());
         }
         let mut ids = Vec::new();
