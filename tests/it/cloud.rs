@@ -4,6 +4,7 @@
 
 mod cli;
 mod keystone;
+mod nova;
 mod operator;
 mod tokens;
 mod zaqar;
