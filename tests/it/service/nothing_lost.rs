@@ -234,7 +234,10 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        super::signal(&self.process, nix::sys::signal::Signal::SIGTERM);
+        // One that was killed is gone already.
+        if self.process.try_wait().unwrap().is_none() {
+            super::signal(&self.process, nix::sys::signal::Signal::SIGTERM);
+        }
         self.process.wait().unwrap();
     }
 }
