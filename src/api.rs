@@ -49,6 +49,7 @@ use self::gateway_client::Gateways;
 use self::packages::Packages;
 use crate::config::ApiOptions;
 use crate::health::Health;
+use crate::model::instance::Isolation;
 use crate::model::package::PackageLimits;
 use crate::model::{Invalid, ProjectId};
 use crate::policy::Enforcer;
@@ -70,6 +71,8 @@ const EXECUTION_ID: HeaderName = HeaderName::from_static("x-execution-id");
 pub struct ApiDeps {
     /// `[api]`.
     pub options: ApiOptions,
+    /// What functions can ask for, because the workers have drivers for it.
+    pub isolations: Vec<Isolation>,
     /// Everything that is remembered.
     pub store: Arc<dyn Store>,
     /// The way to the platform queue.
@@ -106,6 +109,7 @@ struct Shared {
     options: ApiOptions,
     auth: AuthStrategy,
     default_project: ProjectId,
+    isolations: Vec<Isolation>,
     store: Arc<dyn Store>,
     poster: Arc<dyn EventPoster>,
     delegation: Arc<dyn Delegation>,
@@ -131,7 +135,8 @@ impl Deref for Api {
 /// # Errors
 /// When an option has a value that it cannot have.
 pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
-    let ApiDeps { options, store, poster, delegation, keystone, policy, tasks, shutdown, health, extra } = deps;
+    let ApiDeps { options, isolations, store, poster, delegation, keystone, policy, tasks, shutdown, health, extra } =
+        deps;
     let auth = match (options.auth_strategy.as_str(), keystone) {
         ("noauth", _) => AuthStrategy::NoAuth,
         ("keystone", Some(keystone)) => AuthStrategy::Keystone(identity::Tokens::new(keystone)?),
@@ -154,6 +159,7 @@ pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
         packages: Packages::new(limits, options.upload_memory_mib),
         admission: Semaphore::new(options.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
         followers: Arc::new(Semaphore::new(options.max_followers.min(Semaphore::MAX_PERMITS))),
+        isolations,
         store,
         poster,
         delegation,

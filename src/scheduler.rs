@@ -3,6 +3,7 @@
 
 pub mod fair;
 pub mod fleet;
+pub mod offer;
 pub mod ownership;
 pub mod plan;
 pub mod polls;

@@ -24,15 +24,18 @@ use crate::config::{Config, LocalOptions, Sources};
 use crate::driver::DriverError;
 use crate::driver::local::{self, LocalDriver};
 use crate::health::{Health, Part};
+use crate::model::instance::Isolation;
 use crate::model::posting::PostingKey;
 use crate::model::{Event, Invalid, ProjectId};
 use crate::openstack::OpenStackError;
 use crate::openstack::zaqar::{self, NewMessage};
 use crate::policy::{self, Enforcer, PolicyError};
+use crate::scheduler::offer::{Offer, Sharing};
 use crate::store::metered::MeteredStore;
 use crate::store::{self, Retention, Store, StoreError};
 use crate::task::{OnFailure, Tasks};
 use crate::telemetry::metrics::{Metrics, metrics_router};
+use crate::worker::fleet::DriverSetup;
 use crate::worker::intake::Trust;
 use crate::worker::queues::ProjectQueues;
 use crate::worker::wake::Bell;
@@ -235,6 +238,7 @@ pub fn api_router(
     let delegation = delegation::delegation(&Cloud::new(config, metrics)?, &config.zaqar.trust_roles, &store)?;
     let deps = ApiDeps {
         options: config.api.clone(),
+        isolations: config.worker.drivers.iter().filter_map(|name| isolation_of_driver(name)).collect(),
         store,
         poster: Arc::new(poster),
         delegation,
@@ -272,20 +276,24 @@ pub async fn start_worker(
     tasks: &Tasks,
     metrics: &Metrics,
 ) -> Result<Worker, ServiceError> {
-    let driver = Arc::new(local_driver(&config.local, state_dir, tasks)?);
     let trusts = match cloud.keystone()? {
         Some(keystone) => Some((keystone, store.deployment().await?)),
         None => None,
     };
+    if config.worker.drivers.is_empty() {
+        return Err(Invalid::new("[worker] drivers", "must name at least one").into());
+    }
+    let mut drivers = Vec::new();
+    for name in &config.worker.drivers {
+        drivers.push(driver(name, config, state_dir, tasks)?);
+    }
     let parts = worker::Parts {
         trusted: trusted(config, store.as_ref()).await?,
         store,
         queue: cloud.zaqar()?,
         project_queues: project_queues(cloud)?,
         trusts,
-        driver,
-        instance_memory_mib: instance_memory_mib(&config.local),
-        max_instances: config.local.max_instances,
+        drivers,
         metrics: metrics.clone(),
         worker: config.worker.clone(),
         zaqar: config.zaqar.clone(),
@@ -314,6 +322,40 @@ fn instance_memory_mib(options: &LocalOptions) -> u32 {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     });
     total_kib.and_then(|kib| u32::try_from(kib / 2048).ok()).unwrap_or(FALLBACK_MIB)
+}
+
+/// A driver by its name, with the terms that its options set.
+fn driver(name: &str, config: &Config, state_dir: &Path, tasks: &Tasks) -> Result<DriverSetup, ServiceError> {
+    match name {
+        "local" => {
+            let memory_mib = instance_memory_mib(&config.local);
+            Ok(DriverSetup {
+                isolation: Isolation::Process,
+                driver: Arc::new(local_driver(&config.local, state_dir, tasks)?),
+                offer: Offer {
+                    sharing: Sharing::Project,
+                    memory_mib,
+                    memory_max_mib: memory_mib,
+                    instances: config.local.max_instances,
+                    booting: config.local.max_instances,
+                    boot_timeout: Duration::from_secs(config.local.boot_timeout),
+                },
+                gateway: None,
+                watch: Duration::from_secs(1),
+            })
+        }
+        other => Err(Invalid::new("[worker] drivers", format!("there is no driver '{other}'")).into()),
+    }
+}
+
+/// What separates the instances of a driver from others, for what is said of a configuration without making drivers.
+fn isolation_of_driver(name: &str) -> Option<Isolation> {
+    match name {
+        "local" => Some(Isolation::Process),
+        "zun" => Some(Isolation::Container),
+        "nova" => Some(Isolation::Vm),
+        _ => None,
+    }
 }
 
 fn local_driver(options: &LocalOptions, state_dir: &Path, tasks: &Tasks) -> Result<LocalDriver, ServiceError> {

@@ -30,17 +30,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::{WorkerOptions, ZaqarOptions};
-use crate::driver::Driver;
+use crate::driver::{Driver, GatewayAccess};
 use crate::health::Part;
 use crate::model::function::QueueName;
 use crate::model::worker::{Worker as WorkerRecord, WorkerState};
 use crate::model::{DeploymentId, Invalid, WorkerId};
 use crate::openstack::{keystone, zaqar};
+use crate::scheduler::offer::Offers;
 use crate::scheduler::plan::Limits;
 use crate::scheduler::retry::Backoff;
 use crate::store::{Retention, Store, StoreError};
 use crate::task::{OnFailure, TaskError, Tasks};
 use crate::telemetry::metrics::Metrics;
+
+use dispatch::IsolationRules;
+use fleet::{DriverSetup, Maker};
 
 /// How long an event may wait for a busy sandbox before another one is worth its start: about what a start costs.
 const TARGET_WAIT: Duration = Duration::from_millis(50);
@@ -62,12 +66,8 @@ pub struct Parts {
     pub trusts: Option<(keystone::Client, DeploymentId)>,
     /// Who may name a project on the platform queue.
     pub trusted: intake::Trust,
-    /// What makes instances.
-    pub driver: Arc<dyn Driver>,
-    /// Memory of an instance that the driver makes, in MiB, and how many there may be.
-    pub instance_memory_mib: u32,
-    /// Most instances at the same time.
-    pub max_instances: u32,
+    /// What makes instances, the default first.
+    pub drivers: Vec<DriverSetup>,
     /// What is counted.
     pub metrics: Metrics,
     /// `[worker]`.
@@ -113,15 +113,15 @@ pub struct Worker {
     me: WorkerId,
     /// Where its gateway listens.
     gateway: SocketAddr,
-    driver: Arc<dyn Driver>,
+    drivers: Vec<Arc<dyn Driver>>,
     bell: Option<wake::Bell>,
     parts: Reloadable,
 }
 
 /// What options are made from again on SIGHUP.
 struct Reloadable {
-    instance_memory_mib: u32,
-    max_instances: u32,
+    offers: Offers,
+    isolation: IsolationRules,
     dead_letter_queue: QueueName,
 }
 
@@ -159,7 +159,7 @@ impl Worker {
         let reaper = Arc::new(reap::Reaper {
             me,
             store: Arc::clone(&parts.store),
-            driver: Arc::clone(&parts.driver),
+            drivers: parts.drivers.iter().map(|setup| Arc::clone(&setup.driver)).collect(),
             nudge: Arc::clone(&nudge),
             owing: Arc::clone(&owing),
             dead_letter_queue: dead_letter_queue.clone(),
@@ -182,10 +182,16 @@ impl Worker {
             nudged: [Arc::clone(&nudge), Arc::clone(&posted)],
         })
         .map_err(StartError::Identity)?;
+        let makers = parts.drivers.iter().map(|setup| {
+            let address = setup.gateway.unwrap_or(gateway_address);
+            let fingerprint = (!address.ip().is_loopback()).then(|| gateway.fingerprint().to_string());
+            let gateway = GatewayAccess { address, fingerprint };
+            (setup.isolation, Maker { driver: Arc::clone(&setup.driver), gateway, watch: setup.watch })
+        });
+        let makers = makers.collect();
         let fleet = fleet::FleetHandle::new(
             me,
-            gateway_address,
-            Arc::clone(&parts.driver),
+            makers,
             Arc::clone(&parts.store),
             gateway.clone(),
             dispatch.clone(),
@@ -215,8 +221,8 @@ impl Worker {
         heartbeat.first().await?;
 
         let reloadable = Reloadable {
-            instance_memory_mib: parts.instance_memory_mib,
-            max_instances: parts.max_instances,
+            offers: Offers::new(parts.drivers.iter().map(|setup| (setup.isolation, setup.offer))),
+            isolation: IsolationRules::read(o)?,
             dead_letter_queue: dead_letter_queue.clone(),
         };
         let desk = dispatch::Desk::new(me, reloadable.options(o), parts.metrics.clone(), Instant::now());
@@ -332,8 +338,10 @@ impl Worker {
             let (gateway, listener) = (gateway.clone(), Arc::clone(&listener));
             async move { gateway.listen(listener, cancel).await }
         });
-        let watched = fleet.clone();
-        tasks.supervise("fleet", OnFailure::Restart, move |cancel| watched.clone().watch(cancel));
+        for isolation in fleet.isolations() {
+            let watched = fleet.clone();
+            tasks.supervise("fleet", OnFailure::Restart, move |cancel| watched.clone().watch(isolation, cancel));
+        }
         tasks.supervise("heartbeat", OnFailure::Shutdown, move |cancel| Arc::clone(&heartbeat).run(cancel));
         tasks.supervise("reap", OnFailure::Restart, move |cancel| Arc::clone(&reaper).run(cancel));
         tasks.supervise("dead letters", OnFailure::Restart, move |cancel| Arc::clone(&letters).run(cancel));
@@ -368,24 +376,26 @@ impl Worker {
             store: parts.store,
             me,
             gateway: bound,
-            driver: parts.driver,
+            drivers: parts.drivers.into_iter().map(|setup| setup.driver).collect(),
             bell,
             parts: reloadable,
         })
     }
 
-    /// What a health check of this worker asks: whether its gateway takes connections, and whether its driver's cloud
-    /// answers.
+    /// What a health check of this worker asks: whether its gateway takes connections, and whether the cloud of each
+    /// driver answers.
     #[must_use]
     pub fn health(&self) -> Vec<Part> {
-        let (gateway, driver) = (self.gateway, Arc::clone(&self.driver));
-        vec![
-            Part::new("gateway", move || async move { TcpStream::connect(gateway).await.map(|_| ()) }),
-            Part::new("driver", move || {
+        let gateway = self.gateway;
+        let gateway = Part::new("gateway", move || async move { TcpStream::connect(gateway).await.map(|_| ()) });
+        let drivers = self.drivers.iter().map(|driver| {
+            let driver = Arc::clone(driver);
+            Part::new(driver.name(), move || {
                 let driver = Arc::clone(&driver);
                 async move { driver.list().await.map(|_| ()) }
-            }),
-        ]
+            })
+        });
+        std::iter::once(gateway).chain(drivers).collect()
     }
 
     /// Its id.
@@ -438,8 +448,7 @@ impl Reloadable {
                 starting: o.max_starting,
                 keep_alive: Duration::from_secs(o.keep_alive),
                 instance_keep_alive: Duration::from_secs(o.instance_keep_alive),
-                instance_memory_mib: self.instance_memory_mib,
-                instances: self.max_instances,
+                offers: self.offers.clone(),
                 target_wait: TARGET_WAIT,
             },
             max_running: o.max_running,
@@ -450,7 +459,7 @@ impl Reloadable {
             },
             max_sandboxes_per_function: o.max_sandboxes_per_function,
             init_timeout: Duration::from_secs(o.init_timeout),
-            boot_timeout: Duration::from_secs(o.boot_timeout),
+            isolation: self.isolation.clone(),
             log_limit_bytes: o.log_limit_kib * 1024,
             backoff: Backoff { base: Duration::from_secs_f64(o.retry_base), max: Duration::from_secs_f64(o.retry_max) },
             dead_letter_queue: self.dead_letter_queue.clone(),

@@ -125,6 +125,7 @@ pub(super) async fn create(
     let now = clock::now();
     let prepared = wanted.prepare(caller.project(), now)?;
     let mut function = prepared.function;
+    body::check_isolation(&function, &api.isolations)?;
     if let Some(code) = prepared.code {
         function.package = Some(api.packages.keep(api.store.as_ref(), code).await?);
     }
@@ -235,7 +236,11 @@ pub(super) async fn change(
         check(precondition, &found)?;
         let mut next = found.clone();
         let code = match &edit {
-            Edit::Attributes(changes) => changes.apply(&mut next)?,
+            Edit::Attributes(changes) => {
+                let code = changes.apply(&mut next)?;
+                body::check_isolation(&next, &api.isolations)?;
+                code
+            }
             Edit::Code(code) => Some(code.for_function(&next)?),
         };
         if let Some(code) = code {

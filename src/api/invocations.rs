@@ -161,7 +161,8 @@ fn failed(execution: Option<ExecutionId>, failure: &Failure) -> ApiError {
         | Reason::ProcessExited
         | Reason::OutOfMemory
         | Reason::PackageInvalid
-        | Reason::RuntimeUnknown => Code::InvocationFailed,
+        | Reason::RuntimeUnknown
+        | Reason::InstanceImpossible => Code::InvocationFailed,
         Reason::TimedOut | Reason::InitTimedOut => Code::InvocationTimedOut,
         Reason::Overloaded => Code::InvocationOverloaded,
         // The code had the event: how far it came, nobody knows.

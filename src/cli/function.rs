@@ -32,6 +32,7 @@ const COLUMNS: &[Column] = &[
     Column::other("description"),
     Column::other("environment"),
     Column::other("max_concurrency"),
+    Column::other("isolation"),
     Column::other("max_attempts").at("retry.max_attempts"),
     Column::other("max_event_age").at("retry.max_event_age"),
     Column::other("dead_letter_queue"),
@@ -118,6 +119,9 @@ struct AttributeArgs {
     /// Most events handled at the same time.
     #[arg(long, value_name = "NUMBER")]
     max_concurrency: Option<u32>,
+    /// How strongly it must be separated from others, at least: container or vm.
+    #[arg(long, value_name = "KIND")]
+    isolation: Option<String>,
     /// How often an event is tried, the first time included.
     #[arg(long, value_name = "NUMBER")]
     max_attempts: Option<u32>,
@@ -181,6 +185,9 @@ pub struct SetArgs {
     /// Remove the function's own limit of concurrent events.
     #[arg(long, conflicts_with = "max_concurrency")]
     no_max_concurrency: bool,
+    /// Leave it to the service how strongly it is separated from others.
+    #[arg(long, conflicts_with = "isolation")]
+    no_isolation: bool,
     /// Use the platform's dead letter queue.
     #[arg(long, conflicts_with = "dead_letter_queue")]
     no_dead_letter_queue: bool,
@@ -301,7 +308,11 @@ async fn set(client: &Client, args: SetArgs) -> Result<()> {
     let mut change = args.attributes.document();
     let optional = [("name", &args.name), ("runtime", &args.runtime)];
     change.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?)))));
-    let cleared = [("max_concurrency", args.no_max_concurrency), ("dead_letter_queue", args.no_dead_letter_queue)];
+    let cleared = [
+        ("max_concurrency", args.no_max_concurrency),
+        ("isolation", args.no_isolation),
+        ("dead_letter_queue", args.no_dead_letter_queue),
+    ];
     change.extend(cleared.into_iter().filter(|(_, clear)| *clear).map(|(name, _)| (name.to_owned(), Value::Null)));
     let variables = args.attributes.variables()?;
     let changes_environment = !variables.is_empty() || !args.unset_env.is_empty();
@@ -382,6 +393,7 @@ impl AttributeArgs {
         put("timeout", self.timeout.map(Value::from));
         put("description", self.description.as_ref().map(|text| json!(text)));
         put("max_concurrency", self.max_concurrency.map(Value::from));
+        put("isolation", self.isolation.as_ref().map(|text| json!(text)));
         put("dead_letter_queue", self.dead_letter_queue.as_ref().map(|text| json!(text)));
         let retry: Map<_, _> = [("max_attempts", self.max_attempts), ("max_event_age", self.max_event_age)]
             .into_iter()

@@ -13,6 +13,8 @@ options! {
         [form(Form::Path)] python: String = "/usr/bin/python3".to_owned();
         /// Memory of one instance, in MiB; 0: half of the machine's.
         [range(0, 4_194_304)] instance_memory_mib: u32 = 0;
+        /// Seconds for which an agent that was started is waited for.
+        [range(1, 3600)] boot_timeout: u64 = 30;
         /// Most instances at the same time.
         [range(1, 1000)] max_instances: u32 = 16;
         /// First of the user ids that sandboxes run as, where the service runs as root. Each instance takes 1000.

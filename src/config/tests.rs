@@ -179,7 +179,10 @@ fn wrong_values_say_where_what_and_what_else() {
             "[worker]\ngateway_bind = localhost:1\n",
             "lambda.conf:2: worker.gateway_bind is \"localhost:1\", but has to be an IP address and a port, such as 127.0.0.1:9070",
         ),
-        ("[worker]\ndriver = docker\n", "lambda.conf:2: worker.driver is \"docker\", but has to be one of local"),
+        (
+            "[worker]\ndrivers = docker\n",
+            "lambda.conf:2: worker.drivers is \"docker\", but has to be a list in which each element is one of local, zun, nova",
+        ),
         (
             "[DEFAULT]\ndefault_log_levels = a=INFO,b\n",
             "lambda.conf:2: DEFAULT.default_log_levels is \"a=INFO,b\", but has to be a list in which each element is module=LEVEL, the level being DEBUG, INFO, WARNING, ERROR or CRITICAL",

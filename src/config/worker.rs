@@ -1,5 +1,7 @@
 //! `[worker]`.
 
+use std::collections::BTreeMap;
+
 use super::check::Form;
 
 options! {
@@ -14,8 +16,13 @@ options! {
         [form(Form::Path)] state_dir: String = "/var/lib/lambda".to_owned();
         /// Address and port of /metrics; not served when unset. lambda-standalone serves it beside the API.
         [form(Form::Address)] metrics_bind: Option<String> = None;
-        /// The driver that makes instances.
-        [form(Form::OneOf(&["local"]))] driver: String = "local".to_owned();
+        /// The drivers that make instances: local (processes on this machine), zun (containers), nova (virtual
+        /// machines). A function whose isolation nobody names gets the first. All workers of a service have the same.
+        [form(Form::OneOf(&["local", "zun", "nova"]))] drivers: Vec<String> = vec!["local".to_owned()];
+        /// The isolation that functions of a project get at least, as project:container or project:vm.
+        project_isolation: BTreeMap<String, String> = BTreeMap::new();
+        /// The isolation that functions of a runtime get at least, as runtime:container or runtime:vm.
+        runtime_isolation: BTreeMap<String, String> = BTreeMap::new();
         /// Most executions running at the same time in this worker.
         [range(1, 10_000)] max_running: u32 = 64;
         /// Executions that may wait in this worker beyond those that run; the rest stays in the queue.
@@ -32,8 +39,6 @@ options! {
         [mutable(), range(0, 86_400)] instance_keep_alive: u64 = 60;
         /// Seconds that starting a runtime and importing the handler may take.
         [mutable(), range(1, 900)] init_timeout: u64 = 10;
-        /// Seconds for which a booting instance is waited for.
-        [range(1, 3600)] boot_timeout: u64 = 120;
         /// KiB of log kept of one attempt.
         [mutable(), range(1, 65_536)] log_limit_kib: u64 = 1024;
         /// Seconds between two signs of life.

@@ -214,6 +214,8 @@ pub enum Reason {
     FunctionWithoutCode,
     /// The function names a runtime that the service does not offer.
     RuntimeUnknown,
+    /// The function asks for an isolation or for memory that no driver of the service gives.
+    InstanceImpossible,
     /// The event grew older than the function allows.
     EventExpired,
     /// Its owner cancelled it.
@@ -226,7 +228,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them; documents and tests go through this list.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::HandlerError,
         Self::ImportError,
         Self::SyntaxError,
@@ -246,6 +248,7 @@ impl Reason {
         Self::FunctionDeleted,
         Self::FunctionWithoutCode,
         Self::RuntimeUnknown,
+        Self::InstanceImpossible,
         Self::EventExpired,
         Self::Cancelled,
         Self::ShuttingDown,
@@ -278,6 +281,7 @@ impl Reason {
             | Self::FunctionDeleted
             | Self::FunctionWithoutCode
             | Self::RuntimeUnknown
+            | Self::InstanceImpossible
             | Self::EventExpired
             | Self::Cancelled => false,
         }
@@ -360,8 +364,31 @@ pub enum WaitingFor {
     FunctionLimit,
     /// A sandbox that is being made.
     Sandbox,
-    /// Memory or an instance.
+    /// Memory or an instance: the cloud has no room now.
     Capacity,
+    /// An instance: the service has used up its quota in the cloud.
+    Quota,
+    /// An instance: the cloud does not answer, or instances do not come up.
+    Cloud,
+    /// An instance: something is configured wrongly, and the operator has to mend it.
+    Operator,
+}
+
+impl WaitingFor {
+    /// As a word in records and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Retry => "retry",
+            Self::FunctionLimit => "function_limit",
+            Self::Sandbox => "sandbox",
+            Self::Capacity => "capacity",
+            Self::Quota => "quota",
+            Self::Cloud => "cloud",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// The record.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{FunctionId, ProjectId};
+use super::instance::Isolation;
 use super::package::PackageRef;
 use super::runtime::RuntimeName;
 use super::{Invalid, Timestamp};
@@ -317,6 +318,9 @@ pub struct Function {
     /// Most events handled at the same time, over all workers; none: as the service allows.
     #[serde(default)]
     pub max_concurrency: Option<NonZeroU32>,
+    /// How strongly it must be separated from others, at least; none: as the service does by itself.
+    #[serde(default)]
+    pub isolation: Option<Isolation>,
     /// When an event is given up.
     #[serde(default)]
     pub retry: RetryPolicy,

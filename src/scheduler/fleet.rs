@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+use crate::model::instance::Isolation;
 use crate::model::{ExecutionId, FunctionId, InstanceId, ProjectId};
 
 /// A sandbox, by the instance it is in and its number there.
@@ -69,12 +70,31 @@ pub enum InstancePhase {
     Retiring,
 }
 
+/// What an instance is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Purpose {
+    /// What separates it from the others.
+    pub isolation: Isolation,
+    /// The project it belongs to for life.
+    pub project: ProjectId,
+    /// The one function that it serves; none: any of the project's.
+    pub function: Option<FunctionId>,
+}
+
+impl Purpose {
+    /// Whether an instance for this may hold a sandbox of this function.
+    #[must_use]
+    pub fn covers(&self, isolation: Isolation, project: &ProjectId, function: FunctionId) -> bool {
+        self.isolation == isolation && self.project == *project && self.function.is_none_or(|only| only == function)
+    }
+}
+
 /// One instance.
 #[derive(Clone, Debug)]
 pub struct FleetInstance {
-    /// The project it belongs to for life.
-    pub project: ProjectId,
-    /// Memory for sandboxes.
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Memory for sandboxes, in MiB.
     pub memory_mib: u32,
     /// Where it is in its life.
     pub phase: InstancePhase,
@@ -141,9 +161,9 @@ pub struct Fleet {
 
 impl Fleet {
     /// Notes that an instance was asked for.
-    pub fn book(&mut self, id: InstanceId, project: ProjectId, memory_mib: u32, now: Instant) {
+    pub fn book(&mut self, id: InstanceId, purpose: Purpose, memory_mib: u32, now: Instant) {
         let phase = InstancePhase::Booting { since: now };
-        let instance = FleetInstance { project, memory_mib, phase, sandboxes: BTreeMap::new(), empty_since: now };
+        let instance = FleetInstance { purpose, memory_mib, phase, sandboxes: BTreeMap::new(), empty_since: now };
         self.instances.insert(id, instance);
     }
 
@@ -252,7 +272,7 @@ impl Fleet {
         if instance.sandboxes.is_empty() {
             instance.empty_since = now;
         }
-        let project = instance.project.clone();
+        let project = instance.purpose.project.clone();
         self.uncount(key, &project, &sandbox);
         if self.counts.get(&sandbox.function).is_some_and(|counts| counts.total() == 0) {
             self.counts.remove(&sandbox.function);
@@ -263,7 +283,7 @@ impl Fleet {
     fn set(&mut self, key: SandboxKey, state: SandboxState) -> bool {
         let Some(instance) = self.instances.get_mut(&key.instance) else { return false };
         let Some(sandbox) = instance.sandboxes.get_mut(&key.number) else { return false };
-        let project = instance.project.clone();
+        let project = instance.purpose.project.clone();
         let before = sandbox.clone();
         sandbox.state = state;
         let after = sandbox.clone();
@@ -361,11 +381,15 @@ mod tests {
         ProjectId::parse("demo").unwrap()
     }
 
+    fn purpose() -> Purpose {
+        Purpose { isolation: Isolation::Process, project: project(), function: None }
+    }
+
     #[test]
     fn the_sandbox_that_was_used_last_is_used_next() {
         let now = Instant::now();
         let (mut fleet, instance, function) = (Fleet::default(), InstanceId::generate(), FunctionId::generate());
-        fleet.book(instance, project(), 1024, now);
+        fleet.book(instance, purpose(), 1024, now);
         assert!(fleet.activate(instance, now));
         let keys: Vec<_> = (0..3).map(|_| fleet.start(instance, function, 1, 128, now).unwrap()).collect();
         for key in &keys {
@@ -384,7 +408,7 @@ mod tests {
     fn a_change_that_does_not_fit_does_nothing() {
         let now = Instant::now();
         let (mut fleet, instance) = (Fleet::default(), InstanceId::generate());
-        fleet.book(instance, project(), 1024, now);
+        fleet.book(instance, purpose(), 1024, now);
         let key = fleet.start(instance, FunctionId::generate(), 1, 128, now).unwrap();
         assert!(!fleet.finished(key, now));
         assert_eq!(fleet.assign(key, ExecutionId::generate()), None);
@@ -403,7 +427,7 @@ mod tests {
             let mut fleet = Fleet::default();
             let instance = InstanceId::generate();
             let functions = [FunctionId::generate(), FunctionId::generate()];
-            fleet.book(instance, project(), 1 << 20, now);
+            fleet.book(instance, purpose(), 1 << 20, now);
             let mut keys = Vec::new();
             for (step, which) in steps {
                 if step == 0 || keys.is_empty() {

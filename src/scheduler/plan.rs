@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::model::instance::Isolation;
 use crate::model::{FunctionId, InstanceId, ProjectId};
 
-use super::fleet::{Counts, Fleet, InstancePhase, SandboxKey, SandboxState};
+use super::fleet::{Counts, Fleet, FleetInstance, InstancePhase, Purpose, SandboxKey, SandboxState};
+use super::offer::{Offers, Sharing};
 
 /// What one function needs. Given in the order in which functions are to be served.
 #[derive(Clone, Debug)]
@@ -14,6 +16,8 @@ pub struct Demand {
     pub function: FunctionId,
     /// Its project.
     pub project: ProjectId,
+    /// What separates its instances from others; one that is offered.
+    pub isolation: Isolation,
     /// Its present revision; sandboxes of another one take no new event.
     pub revision: u64,
     /// Memory of one sandbox.
@@ -27,7 +31,7 @@ pub struct Demand {
 }
 
 /// What holds for the whole worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Most sandboxes being started at the same time.
     pub starting: u32,
@@ -35,10 +39,8 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// How long an instance without sandboxes is kept.
     pub instance_keep_alive: Duration,
-    /// Memory of an instance that is booted.
-    pub instance_memory_mib: u32,
-    /// Most instances at the same time.
-    pub instances: u32,
+    /// Which instances there can be.
+    pub offers: Offers,
     /// How long an event may wait for a busy sandbox before another one is worth its start.
     pub target_wait: Duration,
 }
@@ -55,10 +57,14 @@ pub enum Action {
     },
     /// Stop an idle sandbox.
     Stop(SandboxKey),
-    /// Boot an instance for a project.
+    /// Boot an instance.
     Boot {
-        /// For which.
-        project: ProjectId,
+        /// What it is for.
+        purpose: Purpose,
+        /// The function that asked for it.
+        function: FunctionId,
+        /// Its memory for sandboxes, in MiB.
+        memory_mib: u32,
     },
     /// Delete an instance that has nothing running.
     Retire(InstanceId),
@@ -73,10 +79,10 @@ pub struct Observed<'a> {
     pub demands: &'a [Demand],
     /// Present revisions of all functions that have sandboxes; one that is missing is deleted.
     pub revisions: &'a HashMap<FunctionId, u64>,
-    /// Projects for which no instance is to be booted now, because the last boot failed.
-    pub no_boot: &'a HashSet<ProjectId>,
+    /// What no instance is to be booted for now, because the last boot failed.
+    pub no_boot: &'a HashSet<Purpose>,
     /// The bounds.
-    pub limits: Limits,
+    pub limits: &'a Limits,
 }
 
 /// How many sandboxes of a function there should be: enough that what waits is served within the target wait, never
@@ -118,23 +124,36 @@ struct Planner<'a> {
     stopped: HashSet<SandboxKey>,
     used: HashSet<InstanceId>,
     retired: HashSet<InstanceId>,
-    booting: HashMap<ProjectId, u32>,
-    instances: u32,
+    /// Instances that boot, and those that are to boot, with the memory that nobody counts on yet.
+    coming: Vec<(Purpose, u32)>,
+    instances: HashMap<Isolation, u32>,
     starting: u32,
+}
+
+/// Whether what was wanted for one more sandbox is under way, so that the next one can be looked at.
+enum Room {
+    Coming,
+    Lacking,
+}
+
+impl Demand {
+    fn fits(&self, purpose: &Purpose) -> bool {
+        purpose.covers(self.isolation, &self.project, self.function)
+    }
 }
 
 impl<'a> Planner<'a> {
     fn new(observed: &'a Observed<'a>, now: Instant) -> Self {
         let mut free = HashMap::new();
-        let mut booting: HashMap<ProjectId, u32> = HashMap::new();
-        let mut instances = 0;
+        let mut coming = Vec::new();
+        let mut instances: HashMap<Isolation, u32> = HashMap::new();
         for (id, instance) in observed.fleet.instances() {
-            instances += 1;
+            *instances.entry(instance.purpose.isolation).or_default() += 1;
             match instance.phase {
                 InstancePhase::Active => {
                     free.insert(id, instance.free_mib());
                 }
-                InstancePhase::Booting { .. } => *booting.entry(instance.project.clone()).or_default() += 1,
+                InstancePhase::Booting { .. } => coming.push((instance.purpose.clone(), instance.memory_mib)),
                 InstancePhase::Retiring => {}
             }
         }
@@ -146,7 +165,7 @@ impl<'a> Planner<'a> {
             stopped: HashSet::new(),
             used: HashSet::new(),
             retired: HashSet::new(),
-            booting,
+            coming,
             instances,
             starting: observed.fleet.totals().starting,
         }
@@ -209,7 +228,7 @@ impl<'a> Planner<'a> {
             if self.starting >= self.observed.limits.starting {
                 return;
             }
-            match self.room(&demand.project, demand.memory_mib) {
+            match self.room(demand) {
                 Some(instance) => {
                     self.starting += 1;
                     self.used.insert(instance);
@@ -218,54 +237,67 @@ impl<'a> Planner<'a> {
                     }
                     self.actions.push(Action::Start { instance, function: demand.function });
                 }
-                None => {
-                    self.make_room(demand);
-                    return;
-                }
+                None => match self.make_room(demand) {
+                    Room::Coming => {}
+                    Room::Lacking => return,
+                },
             }
         }
     }
 
-    /// The fullest instance of the project that still has room, so that the others can become empty.
-    fn room(&self, project: &ProjectId, memory_mib: u32) -> Option<InstanceId> {
+    /// The fullest instance for this that still has room, so that the others can become empty.
+    fn room(&self, demand: &Demand) -> Option<InstanceId> {
         self.free
             .iter()
-            .filter(|(id, free)| **free >= memory_mib && !self.retired.contains(id))
-            .filter(|(id, _)| self.observed.fleet.instance(**id).is_some_and(|host| host.project == *project))
+            .filter(|(id, free)| **free >= demand.memory_mib && !self.retired.contains(id))
+            .filter(|(id, _)| self.observed.fleet.instance(**id).is_some_and(|host| demand.fits(&host.purpose)))
             .min_by_key(|(id, free)| (**free, **id))
             .map(|(id, _)| *id)
     }
 
-    /// Nothing is free: wait for what is coming, boot another instance, or take from what lies idle, in this order.
-    fn make_room(&mut self, demand: &Demand) {
-        if self.booting.get(&demand.project).is_some_and(|coming| *coming > 0) {
-            return;
+    /// Nothing is free: wait for what is coming, take from what lies idle, boot another instance, or have one of others
+    /// go, in this order.
+    fn make_room(&mut self, demand: &Demand) -> Room {
+        let reserved =
+            self.coming.iter_mut().find(|(purpose, free)| demand.fits(purpose) && *free >= demand.memory_mib);
+        if let Some((_, free)) = reserved {
+            *free -= demand.memory_mib;
+            return Room::Coming;
         }
         if self.evict_from_own(demand) {
-            return;
+            return Room::Lacking;
         }
-        if self.observed.no_boot.contains(&demand.project)
-            || demand.memory_mib > self.observed.limits.instance_memory_mib
-        {
-            return;
+        let Some(offer) = self.observed.limits.offers.terms(demand.isolation) else { return Room::Lacking };
+        let function = match offer.sharing {
+            Sharing::Function => Some(demand.function),
+            Sharing::Project => None,
+        };
+        let purpose = Purpose { isolation: demand.isolation, project: demand.project.clone(), function };
+        let Some(memory_mib) = offer.instance_mib(demand.memory_mib) else { return Room::Lacking };
+        if self.observed.no_boot.contains(&purpose) {
+            return Room::Lacking;
         }
-        if self.instances < self.observed.limits.instances {
-            self.instances += 1;
-            *self.booting.entry(demand.project.clone()).or_default() += 1;
-            self.actions.push(Action::Boot { project: demand.project.clone() });
-        } else {
-            self.retire_one_of_another(&demand.project);
+        let booting = self.coming.iter().filter(|(other, _)| other.isolation == demand.isolation).count();
+        if booting >= usize::try_from(offer.booting).unwrap_or(usize::MAX) {
+            return Room::Lacking;
         }
+        let instances = self.instances.entry(demand.isolation).or_default();
+        if *instances >= offer.instances {
+            self.retire_one_of_another(demand);
+            return Room::Lacking;
+        }
+        *instances += 1;
+        self.coming.push((purpose.clone(), memory_mib - demand.memory_mib));
+        self.actions.push(Action::Boot { purpose, function: demand.function, memory_mib });
+        Room::Coming
     }
 
-    /// Stops idle sandboxes of other functions in one instance of the project, oldest first, if that frees enough.
+    /// Stops idle sandboxes of other functions in one instance for this, oldest first, if that frees enough.
     fn evict_from_own(&mut self, demand: &Demand) -> bool {
         let wanted: HashSet<_> =
             self.observed.demands.iter().filter(|other| other.waiting > 0).map(|other| other.function).collect();
         for (id, host) in self.observed.fleet.instances() {
-            if host.project != demand.project
-                || !matches!(host.phase, InstancePhase::Active)
-                || self.retired.contains(&id)
+            if !demand.fits(&host.purpose) || !matches!(host.phase, InstancePhase::Active) || self.retired.contains(&id)
             {
                 continue;
             }
@@ -302,9 +334,9 @@ impl<'a> Planner<'a> {
         false
     }
 
-    /// Gives up the instance of another project that has been without work for longest.
-    fn retire_one_of_another(&mut self, project: &ProjectId) {
-        let last_use = |host: &super::fleet::FleetInstance| {
+    /// Gives up the instance of the same kind for something else that has been without work for longest.
+    fn retire_one_of_another(&mut self, demand: &Demand) {
+        let last_use = |host: &FleetInstance| {
             host.sandboxes.values().try_fold(host.empty_since, |latest, sandbox| match sandbox.state {
                 SandboxState::Idle { since, .. } => Some(latest.max(since)),
                 SandboxState::Starting { .. } | SandboxState::Busy { .. } | SandboxState::Stopping { .. } => None,
@@ -315,7 +347,8 @@ impl<'a> Planner<'a> {
             .fleet
             .instances()
             .filter(|(id, host)| {
-                host.project != *project
+                host.purpose.isolation == demand.isolation
+                    && !demand.fits(&host.purpose)
                     && matches!(host.phase, InstancePhase::Active)
                     && !self.used.contains(id)
                     && !self.retired.contains(id)

@@ -20,7 +20,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use crate::model::execution::{ExecutionState, Reason, Start};
+use crate::model::execution::{ExecutionState, Reason, Start, WaitingFor};
+use crate::model::instance::Isolation;
 
 pub use labels::{CallStatus, DeadLetterReason, SandboxEnd, Service, StoreOutcome};
 
@@ -72,6 +73,7 @@ struct Inner {
     instances: Gauge,
     room: Gauge,
     sandbox_ends: Family<labels::Ended, Counter>,
+    boot_failures: Family<labels::BootFailed, Counter>,
     agents: Gauge,
     reconnects: Counter,
     store_calls: Histograms<labels::StoreCall>,
@@ -144,6 +146,11 @@ impl Metrics {
             instances: r.add("instances", "Instances kept now, booting ones included", Gauge::default()),
             room: r.add("room_free", "Executions that this worker could take now", Gauge::default()),
             sandbox_ends: r.add("sandbox_ends", "Sandboxes that ended, by reason", Family::default()),
+            boot_failures: r.add(
+                "boot_failures",
+                "Instances that did not come up, by what they waited for",
+                Family::default(),
+            ),
             agents: r.add("agent_connections", "Agents connected now", Gauge::default()),
             reconnects: r.add("agent_reconnects", "Connections that agents resumed", Counter::default()),
             store_calls: r.seconds("store_call", "Time of calls to the store, by outcome", family(calls)),
@@ -247,6 +254,13 @@ impl Metrics {
         self.0.sandbox_ends.get_or_create(&labels::Ended { reason }).inc();
     }
 
+    /// An instance did not come up; what needs it waits for this.
+    pub fn boot_failed(&self, isolation: Isolation, waiting_for: WaitingFor) {
+        let isolation = labels::IsolationLabel(isolation);
+        let waiting_for = labels::WaitingForLabel(waiting_for);
+        self.0.boot_failures.get_or_create(&labels::BootFailed { isolation, waiting_for }).inc();
+    }
+
     /// So many agents are connected.
     pub fn set_agents(&self, connected: usize) {
         self.0.agents.set(whole(connected));
@@ -327,6 +341,7 @@ mod tests {
         metrics.set_agents(6);
         metrics.agent_reconnected();
         metrics.store_call("ping", StoreOutcome::Ok, took);
+        metrics.boot_failed(Isolation::Vm, WaitingFor::Quota);
         metrics.external_call(Service::Zaqar, "claim", CallStatus::Answered(201), took);
         metrics.external_call(Service::Zaqar, "claim", CallStatus::TimedOut, took);
         metrics.request(&Method::GET, Some("/v1/functions/{function}"), 200, took);
@@ -360,6 +375,7 @@ mod tests {
             "lambda_sandboxes 4",
             "lambda_room_free 5",
             "lambda_sandbox_ends_total{reason=\"out_of_memory\"} 1",
+            "lambda_boot_failures_total{isolation=\"vm\",waiting_for=\"quota\"} 1",
             "lambda_agent_connections 6",
             "lambda_agent_reconnects_total 1",
             "lambda_store_call_seconds_count{operation=\"ping\",outcome=\"ok\"} 1",
@@ -380,7 +396,7 @@ mod tests {
         let text = exercised().encode();
         let helps = text.lines().filter(|line| line.starts_with("# HELP lambda_")).count();
         let types = text.lines().filter(|line| line.starts_with("# TYPE lambda_")).count();
-        assert_eq!((helps, types), (27, 27), "{text}");
+        assert_eq!((helps, types), (28, 28), "{text}");
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! From waiting work to a sandbox and back: one task that owns the worker's queue and its picture of the fleet. Each turn
 //! takes an event, lets the [`Desk`] decide, and carries out what it decided.
 
-pub mod conclude;
+mod conclude;
 mod desk;
+pub mod give_up;
 mod log;
 mod serve;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,8 +22,13 @@ use super::functions::Functions;
 use super::gateway::Gateway;
 use super::record::{Record, Recorder};
 use crate::clock;
+use crate::config::WorkerOptions;
+use crate::model::execution::WaitingFor;
 use crate::model::function::QueueName;
-use crate::model::{Execution, ExecutionId, Function, FunctionId, InstanceId, ProjectId, Timestamp, WorkerId};
+use crate::model::instance::Isolation;
+use crate::model::runtime::RuntimeName;
+use crate::model::{Execution, ExecutionId, Function, FunctionId, InstanceId, Invalid, ProjectId, Timestamp, WorkerId};
+use crate::scheduler::fleet::Purpose;
 use crate::scheduler::plan::Limits;
 use crate::scheduler::retry::Backoff;
 use crate::task::Tasks;
@@ -68,7 +75,7 @@ pub enum Event {
     /// An agent is not expected back: its connection was lost for too long, or its instance has ended.
     InstanceLost(InstanceId, String),
     /// An instance could not be booted.
-    BootFailed(InstanceId, String),
+    BootFailed(InstanceId, BootFailure),
     /// An instance is gone for good.
     InstanceGone(InstanceId),
     /// Somebody wants an execution stopped; answered with whether it was here.
@@ -95,7 +102,7 @@ pub enum Effect {
     /// Say this to an agent.
     Send(InstanceId, Box<Message>, Bytes),
     /// Boot an instance.
-    Boot(InstanceId, ProjectId, u32),
+    Boot(Box<Boot>),
     /// Delete an instance.
     Delete(InstanceId),
     /// Write this down.
@@ -104,6 +111,28 @@ pub enum Effect {
     Reply(oneshot::Sender<Execution>, Box<Execution>),
     /// Look a function up.
     LookUp(FunctionId),
+}
+
+/// An instance that is to be booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// Its id.
+    pub id: InstanceId,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The runtime of the function that asked for it.
+    pub runtime: RuntimeName,
+    /// Memory for its sandboxes, in MiB.
+    pub memory_mib: u32,
+}
+
+/// Why an instance did not come up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootFailure {
+    /// What everything that needs it has to wait for.
+    pub waiting_for: WaitingFor,
+    /// What happened, for operators.
+    pub text: String,
 }
 
 /// What the dispatcher is told at its start and on SIGHUP.
@@ -119,14 +148,52 @@ pub struct Options {
     pub max_sandboxes_per_function: u32,
     /// Time for start and import.
     pub init_timeout: Duration,
-    /// Time for a boot.
-    pub boot_timeout: Duration,
+    /// The isolation that projects and runtimes must have at least.
+    pub isolation: IsolationRules,
     /// Bytes of log kept of one attempt.
     pub log_limit_bytes: u64,
     /// Pauses between attempts.
     pub backoff: Backoff,
     /// Where events go whose function names no queue.
     pub dead_letter_queue: QueueName,
+}
+
+/// What operators say of isolation.
+#[derive(Clone, Debug, Default)]
+pub struct IsolationRules {
+    /// Of projects.
+    pub projects: HashMap<ProjectId, Isolation>,
+    /// Of runtimes.
+    pub runtimes: HashMap<RuntimeName, Isolation>,
+}
+
+impl IsolationRules {
+    /// Reads `[worker] project_isolation` and `runtime_isolation`.
+    ///
+    /// # Errors
+    /// When a name or an isolation is none.
+    pub fn read(options: &WorkerOptions) -> Result<Self, Invalid> {
+        let named = |option: &'static str| move |invalid: Invalid| Invalid::new(option, invalid.to_string());
+        let projects = options.project_isolation.iter();
+        let projects = projects.map(|(name, isolation)| Ok((ProjectId::parse(name)?, Isolation::parse(isolation)?)));
+        let runtimes = options.runtime_isolation.iter();
+        let runtimes = runtimes.map(|(name, isolation)| Ok((RuntimeName::parse(name)?, Isolation::parse(isolation)?)));
+        Ok(Self {
+            projects: projects.collect::<Result<_, Invalid>>().map_err(named("[worker] project_isolation"))?,
+            runtimes: runtimes.collect::<Result<_, Invalid>>().map_err(named("[worker] runtime_isolation"))?,
+        })
+    }
+}
+
+impl Options {
+    /// What separates a function's instances from others: the strongest that the function, its project or its runtime
+    /// asks for. None: it is not offered.
+    #[must_use]
+    pub fn isolation_of(&self, function: &Function) -> Option<Isolation> {
+        let of_project = self.isolation.projects.get(&function.project_id).copied();
+        let of_runtime = self.isolation.runtimes.get(&function.runtime).copied();
+        self.limits.offers.isolation([function.isolation, of_project, of_runtime].into_iter().flatten())
+    }
 }
 
 /// Now, by both clocks.
@@ -255,7 +322,7 @@ impl Hands {
     async fn carry_out(&self, effect: Effect) {
         match effect {
             Effect::Send(instance, message, body) => self.gateway.send(instance, message, body),
-            Effect::Boot(instance, project, memory_mib) => self.fleet.boot(instance, project, memory_mib),
+            Effect::Boot(boot) => self.fleet.boot(*boot),
             Effect::Delete(instance) => self.fleet.delete(instance),
             Effect::Record(record) => self.recorder.write(*record).await,
             Effect::Reply(reply, execution) => {

@@ -1,19 +1,20 @@
 //! Has instances made and removed: carries the dispatcher's decisions to the driver, and watches what the driver sees.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::{Dispatch, Event};
+use super::dispatch::{Boot, BootFailure, Dispatch, Event};
 use super::gateway::{Gateway, random_secret};
 use crate::clock;
-use crate::driver::{Driver, DriverError, GatewayAccess, InstanceSpec, Observed};
-use crate::model::instance::{Instance, InstanceState};
-use crate::model::runtime::RuntimeName;
-use crate::model::{InstanceId, ProjectId, WorkerId};
+use crate::driver::{Driver, DriverError, GatewayAccess, InstanceSpec, Observed, Refusal};
+use crate::model::execution::WaitingFor;
+use crate::model::instance::{Instance, InstanceState, Isolation};
+use crate::model::{InstanceId, WorkerId};
+use crate::scheduler::offer::Offer;
 use crate::store::Store;
 use crate::task::{Tasks, chain};
 
@@ -21,10 +22,34 @@ use crate::task::{Tasks, chain};
 const CALLS: usize = 8;
 /// Time for one call of the driver.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often the driver is asked what became of the instances.
-const WATCH: Duration = Duration::from_secs(1);
 /// How often a deletion is tried before it is left to the reaper.
 const DELETE_TRIES: u32 = 5;
+
+/// A driver and on which terms it is used.
+#[derive(Clone)]
+pub struct DriverSetup {
+    /// What separates its instances from others.
+    pub isolation: Isolation,
+    /// The driver.
+    pub driver: Arc<dyn Driver>,
+    /// The bounds.
+    pub offer: Offer,
+    /// Where its agents dial; none: at the gateway's own address.
+    pub gateway: Option<std::net::SocketAddr>,
+    /// How often it is asked what became of its instances.
+    pub watch: Duration,
+}
+
+/// What the fleet makes instances with.
+#[derive(Clone)]
+pub struct Maker {
+    /// The driver.
+    pub driver: Arc<dyn Driver>,
+    /// Where its agents dial.
+    pub gateway: GatewayAccess,
+    /// How often it is asked what became of its instances.
+    pub watch: Duration,
+}
 
 /// Carries out boots and deletions. Clones share it.
 #[derive(Clone)]
@@ -34,8 +59,9 @@ pub struct FleetHandle {
 
 struct Shared {
     me: WorkerId,
-    gateway_address: SocketAddr,
-    driver: Arc<dyn Driver>,
+    makers: BTreeMap<Isolation, Maker>,
+    /// What was asked for and is not gone yet, by the kind of its driver.
+    booted: Mutex<HashMap<InstanceId, Isolation>>,
     store: Arc<dyn Store>,
     gateway: Gateway,
     dispatch: Dispatch,
@@ -44,28 +70,28 @@ struct Shared {
 }
 
 impl FleetHandle {
-    /// A fleet of the worker `me`, whose agents dial `gateway_address`.
+    /// A fleet of the worker `me`, made by these drivers.
     #[must_use]
     pub fn new(
         me: WorkerId,
-        gateway_address: SocketAddr,
-        driver: Arc<dyn Driver>,
+        makers: BTreeMap<Isolation, Maker>,
         store: Arc<dyn Store>,
         gateway: Gateway,
         dispatch: Dispatch,
         tasks: Tasks,
     ) -> Self {
         let calls = Semaphore::new(CALLS);
-        let shared = Shared { me, gateway_address, driver, store, gateway, dispatch, tasks, calls };
+        let shared = Shared { me, makers, booted: Mutex::default(), store, gateway, dispatch, tasks, calls };
         Self { shared: Arc::new(shared) }
     }
 
     /// Has an instance booted. What comes of it, the dispatcher hears from the gateway or as an event.
-    pub fn boot(&self, id: InstanceId, project_id: ProjectId, memory_mib: u32) {
+    pub fn boot(&self, boot: Boot) {
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.run("instance boot", async move {
-            if let Err(why) = shared.boot(id, project_id, memory_mib).await {
-                shared.dispatch.tell(Event::BootFailed(id, why)).await;
+            let id = boot.id;
+            if let Err(failure) = shared.boot(boot).await {
+                shared.dispatch.tell(Event::BootFailed(id, failure)).await;
             }
         });
     }
@@ -76,49 +102,86 @@ impl FleetHandle {
         self.shared.tasks.run("instance deletion", async move { shared.delete(id).await });
     }
 
-    /// Watches what the driver sees of this worker's instances, until cancelled.
+    /// The kinds of instances that it has made.
+    pub fn isolations(&self) -> Vec<Isolation> {
+        self.shared.makers.keys().copied().collect()
+    }
+
+    /// Watches what a driver sees of this worker's instances, until cancelled.
     ///
     /// # Errors
     /// Never: what goes wrong is logged and looked at again.
-    pub async fn watch(self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+    pub async fn watch(self, isolation: Isolation, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let Some(maker) = self.shared.makers.get(&isolation) else {
+            cancel.cancelled().await;
+            return Ok(());
+        };
+        let name = maker.driver.name();
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                () = tokio::time::sleep(WATCH) => {}
+                () = tokio::time::sleep(maker.watch) => {}
             }
-            for id in self.shared.gateway.expected() {
-                match tokio::time::timeout(CALL_TIMEOUT, self.shared.driver.observe(id)).await {
-                    Ok(Ok(Observed::Stopped(why) | Observed::Refused(_, why))) => {
-                        self.shared.dispatch.tell(Event::InstanceLost(id, why)).await;
+            let ids = self.shared.made_by(isolation);
+            if ids.is_empty() {
+                continue;
+            }
+            match tokio::time::timeout(CALL_TIMEOUT, maker.driver.observe_all(&ids)).await {
+                Ok(Ok(observed)) => {
+                    for (id, observed) in observed {
+                        self.shared.report(id, observed).await;
                     }
-                    // Absent may be a boot that has not begun yet; a boot that never ends is the dispatcher's to notice.
-                    Ok(Ok(Observed::Absent | Observed::Building | Observed::Active)) => {}
-                    Ok(Err(error)) => {
-                        let error = chain(&error);
-                        tracing::warn!(instance.id = %id, error, "instance {id} cannot be observed: {error}");
-                    }
-                    Err(_) => tracing::warn!(instance.id = %id, "the driver does not answer about instance {id}"),
                 }
+                Ok(Err(error)) => {
+                    let error = chain(&error);
+                    tracing::warn!(driver = name, error, "the instances of driver {name} cannot be observed: {error}");
+                }
+                Err(_) => tracing::warn!(driver = name, "driver {name} does not say how its instances are"),
             }
         }
     }
 
     /// Deletes every instance of this worker and waits until that is done: the end of a worker.
     pub async fn delete_all(&self) {
-        let ids = self.shared.gateway.expected();
+        let ids: Vec<_> = self.shared.booted.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
         futures::future::join_all(ids.into_iter().map(|id| self.shared.delete(id))).await;
     }
 }
 
 impl Shared {
-    async fn boot(&self, id: InstanceId, project_id: ProjectId, memory_mib: u32) -> Result<(), String> {
+    fn made_by(&self, isolation: Isolation) -> Vec<InstanceId> {
+        let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+        booted.iter().filter(|(_, of)| **of == isolation).map(|(id, _)| *id).collect()
+    }
+
+    /// Tells the dispatcher what became of an instance, if anything did.
+    async fn report(&self, id: InstanceId, observed: Observed) {
+        let event = match observed {
+            Observed::Stopped(why) => Event::InstanceLost(id, why),
+            Observed::Refused(refusal, text) => {
+                Event::BootFailed(id, BootFailure { waiting_for: waiting_for(refusal), text })
+            }
+            // Absent may be a boot that has not begun yet; a boot that never ends is the dispatcher's to notice.
+            Observed::Absent | Observed::Building | Observed::Active => return,
+        };
+        self.dispatch.tell(event).await;
+    }
+
+    async fn boot(&self, boot: Boot) -> Result<(), BootFailure> {
+        let Boot { id, purpose, runtime, memory_mib } = boot;
+        let cloud = |text: String| BootFailure { waiting_for: WaitingFor::Cloud, text };
+        let maker = self.makers.get(&purpose.isolation).ok_or_else(|| BootFailure {
+            waiting_for: WaitingFor::Operator,
+            text: format!("there is no driver for isolation '{}'", purpose.isolation),
+        })?;
         let token = random_secret();
         // Written down and expected before it is asked for: a crash in between leaves a trace, not an orphan.
         let instance = Instance {
             id,
-            project_id: project_id.clone(),
+            project_id: purpose.project.clone(),
+            function_id: purpose.function,
             worker: self.me,
-            driver: self.driver.name().to_owned(),
+            driver: maker.driver.name().to_owned(),
             state: InstanceState::Booting,
             memory_mib,
             sandboxes: 0,
@@ -126,21 +189,27 @@ impl Shared {
             ready_at: None,
             error: None,
         };
-        self.store.put_instance(&instance).await.map_err(|error| chain(&error))?;
+        self.booted.lock().unwrap_or_else(PoisonError::into_inner).insert(id, purpose.isolation);
+        self.store.put_instance(&instance).await.map_err(|error| cloud(chain(&error)))?;
         self.gateway.expect(id, token.clone());
-        let is_here = self.gateway_address.ip().is_loopback();
-        let fingerprint = (!is_here).then(|| self.gateway.fingerprint().to_string());
-        let gateway = GatewayAccess { address: self.gateway_address, fingerprint };
-        let runtime = RuntimeName::parse("python3").map_err(|invalid| invalid.to_string())?;
-        let spec = InstanceSpec { id, project_id, function_id: None, runtime, memory_mib, gateway, token };
-        let _call = self.calls.acquire().await.map_err(|closed| closed.to_string())?;
-        match tokio::time::timeout(CALL_TIMEOUT, self.driver.create(&spec)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(chain(&error)),
-            Err(_) => return Err("the driver did not answer in time".to_owned()),
+        let (project_id, function_id) = (purpose.project, purpose.function);
+        let gateway = maker.gateway.clone();
+        let spec = InstanceSpec { id, project_id, function_id, runtime, memory_mib, gateway, token };
+        {
+            let _call = self.calls.acquire().await.map_err(|closed| cloud(closed.to_string()))?;
+            match tokio::time::timeout(CALL_TIMEOUT, maker.driver.create(&spec)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(DriverError::Refused { refusal, text })) => {
+                    return Err(BootFailure { waiting_for: waiting_for(refusal), text });
+                }
+                Ok(Err(error)) => return Err(cloud(chain(&error))),
+                Err(_) => return Err(cloud("the driver did not answer in time".to_owned())),
+            }
+        }
+        if !self.gateway.seen(id).await {
+            return Ok(()); // It is on its way out already.
         }
         let active = Instance { state: InstanceState::Active, ready_at: Some(clock::now()), ..instance };
-        self.gateway.seen(id).await;
         if let Err(error) = self.store.put_instance(&active).await {
             let error = chain(&error);
             tracing::warn!(instance.id = %id, error, "the record of instance {id} is behind: {error}");
@@ -158,7 +227,7 @@ impl Shared {
                         let error = chain(&error);
                         tracing::warn!(instance.id = %id, error, "instance {id} is gone, its record is not: {error}");
                     }
-                    self.dispatch.tell(Event::InstanceGone(id)).await;
+                    self.gone(id).await;
                     return;
                 }
                 Err(error) => {
@@ -171,13 +240,30 @@ impl Shared {
         }
         // The reaper finds it by its tag: nobody owns it any more.
         tracing::error!(instance.id = %id, "instance {id} is left to the reaper");
+        self.gone(id).await;
+    }
+
+    async fn gone(&self, id: InstanceId) {
+        self.booted.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.dispatch.tell(Event::InstanceGone(id)).await;
     }
 
     async fn try_delete(&self, id: InstanceId) -> Result<(), DriverError> {
-        match tokio::time::timeout(CALL_TIMEOUT, self.driver.delete(id)).await {
+        let isolation = self.booted.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        // One that was never asked for is gone.
+        let Some(maker) = isolation.and_then(|isolation| self.makers.get(&isolation)) else { return Ok(()) };
+        match tokio::time::timeout(CALL_TIMEOUT, maker.driver.delete(id)).await {
             Ok(result) => result,
             Err(_) => Err(DriverError::Unavailable("the driver did not answer in time".into())),
         }
+    }
+}
+
+/// What everything waits for that needs an instance which a cloud does not give.
+const fn waiting_for(refusal: Refusal) -> WaitingFor {
+    match refusal {
+        Refusal::Capacity => WaitingFor::Capacity,
+        Refusal::Quota => WaitingFor::Quota,
+        Refusal::Misconfigured => WaitingFor::Operator,
     }
 }

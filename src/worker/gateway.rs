@@ -272,16 +272,15 @@ impl Gateway {
         self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
-    /// Waits until an instance's agent has called for the first time, or is not expected any more.
-    pub async fn seen(&self, instance: InstanceId) {
+    /// Waits until an instance's agent has called for the first time; whether it has, or is not expected any more.
+    pub async fn seen(&self, instance: InstanceId) -> bool {
         let called = {
             let expected = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner);
             expected.get(&instance).map(|agent| agent.called.clone())
         };
-        if let Some(mut called) = called {
-            // An error means that it is not expected any more.
-            let _ = called.wait_for(|called| *called).await;
-        }
+        let Some(mut called) = called else { return false };
+        // An error means that it is not expected any more.
+        called.wait_for(|called| *called).await.is_ok()
     }
 
     /// Has an agent end everything, and expects it no more.

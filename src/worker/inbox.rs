@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, allowance};
-use super::dispatch::conclude::expiry;
+use super::dispatch::give_up::expiry;
 use super::dispatch::{Dispatch, Event, Work};
 use super::functions::Functions;
 use super::outcome;

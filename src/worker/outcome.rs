@@ -6,7 +6,7 @@ use serde_json::Value;
 use lambda_agent::wire::{AttemptMeasures, FailureKind, SandboxFailure, SandboxPhase};
 
 use crate::model::RequestId;
-use crate::model::execution::{Component, ErrorDetail, Failure, Measures, Phase, Reason};
+use crate::model::execution::{Component, ErrorDetail, Failure, Measures, Phase, Reason, WaitingFor};
 use crate::model::time::Millis;
 
 /// Longest message kept, in bytes.
@@ -99,6 +99,21 @@ pub fn sandbox_failure(request_id: RequestId, failure: SandboxFailure) -> Failur
     }
 }
 
+/// What a caller is told who needs an instance that cannot be had.
+#[must_use]
+pub const fn no_instance(waiting_for: WaitingFor) -> &'static str {
+    match waiting_for {
+        WaitingFor::Quota => "the service has used up its quota in the cloud; tell the operator",
+        WaitingFor::Operator => "the service cannot boot instances as it is configured; tell the operator",
+        WaitingFor::Capacity => "the cloud has no room for another instance now; try again later",
+        WaitingFor::Cloud
+        | WaitingFor::Worker
+        | WaitingFor::Retry
+        | WaitingFor::FunctionLimit
+        | WaitingFor::Sandbox => "instances do not come up now; try again later",
+    }
+}
+
 /// A failure that the worker itself speaks of.
 #[must_use]
 pub fn platform(
@@ -136,7 +151,8 @@ const fn component_of(reason: Reason) -> Component {
         | Reason::ResultTooLarge
         | Reason::PackageInvalid
         | Reason::FunctionDeleted
-        | Reason::FunctionWithoutCode => Component::Function,
+        | Reason::FunctionWithoutCode
+        | Reason::InstanceImpossible => Component::Function,
         Reason::ProcessExited | Reason::TimedOut | Reason::InitTimedOut | Reason::OutOfMemory => Component::Sandbox,
         Reason::SandboxFailed | Reason::InstanceLost | Reason::InstanceUnavailable => Component::Instance,
         Reason::PackageUnavailable

@@ -26,14 +26,17 @@ const SWEEP: Duration = Duration::from_secs(300);
 /// A package that no function names is kept this long: its function may be about to be made.
 const PACKAGE_KEPT: Duration = Duration::from_secs(3600);
 
+/// Time for one call of a driver.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// What the reaper works with.
 pub struct Reaper {
     /// This worker.
     pub me: WorkerId,
     /// The store.
     pub store: Arc<dyn Store>,
-    /// The driver of this worker.
-    pub driver: Arc<dyn Driver>,
+    /// The drivers of this worker.
+    pub drivers: Vec<Arc<dyn Driver>>,
     /// Notified when executions went back to the inbox.
     pub nudge: Arc<Notify>,
     /// Notified when a dead letter has to be posted.
@@ -121,7 +124,16 @@ impl Reaper {
         for owner in owners.into_iter().filter(|owner| !known.contains(owner) && *owner != self.me) {
             report.executions += self.release(owner).await?;
         }
-        report.instances = self.reap_instances(&alive).await?;
+        for driver in &self.drivers {
+            // One cloud that does not answer keeps nobody from cleaning up the others.
+            match self.reap_instances(driver.as_ref(), &alive).await {
+                Ok(deleted) => report.instances += deleted,
+                Err(error) => {
+                    let (name, error) = (driver.name(), chain(error.as_ref()));
+                    tracing::warn!(driver = name, error, "leftovers of driver {name} cannot be looked for: {error}");
+                }
+            }
+        }
         Ok(report)
     }
 
@@ -161,20 +173,20 @@ impl Reaper {
     }
 
     /// Deletes instances of workers that are gone, and those that the driver finds but nobody wrote down; how many.
-    async fn reap_instances(&self, alive: &HashSet<WorkerId>) -> Result<usize, TaskError> {
-        let booted = self.driver.list().await?;
+    async fn reap_instances(&self, driver: &dyn Driver, alive: &HashSet<WorkerId>) -> Result<usize, TaskError> {
+        let booted = tokio::time::timeout(CALL_TIMEOUT, driver.list()).await??;
         // Read after the driver's list: what is booted in between is written down before.
         let known = self.store.instances(&Scope::All).await?;
         let mut unowned: Vec<InstanceId> = known
             .iter()
-            .filter(|instance| instance.driver == self.driver.name() && !alive.contains(&instance.worker))
+            .filter(|instance| instance.driver == driver.name() && !alive.contains(&instance.worker))
             .map(|instance| instance.id)
             .collect();
         let written: HashSet<_> = known.iter().map(|instance| instance.id).collect();
         unowned.extend(booted.into_iter().filter(|id| !written.contains(id)));
         let mut deleted = 0;
         for id in unowned {
-            match self.driver.delete(id).await {
+            match tokio::time::timeout(CALL_TIMEOUT, driver.delete(id)).await? {
                 Ok(()) => {
                     self.store.delete_instance(id).await?;
                     deleted += 1;

@@ -204,7 +204,7 @@ async fn a_worker_says_which_part_is_ill_and_opens_its_log_anew() {
         let checks = body["checks"].as_array().unwrap().iter();
         let classes: Vec<_> = checks.map(|check| check["class"].as_str().unwrap().to_owned()).collect();
         assert!(
-            ["store", "queue", "gateway", "driver"].iter().all(|part| classes.iter().any(|class| class == part)),
+            ["store", "queue", "gateway", "local"].iter().all(|part| classes.iter().any(|class| class == part)),
             "{body}"
         );
 

@@ -15,6 +15,7 @@ use crate::model::function::{
     DESCRIPTION_MAX, Environment, FunctionName, Handler, MaxAttempts, MaxEventAgeSeconds, MemoryMib, QueueName,
     RetryPolicy, TimeoutSeconds,
 };
+use crate::model::instance::Isolation;
 use crate::model::runtime::RuntimeName;
 use crate::model::{Function, FunctionId, Invalid, ProjectId, Timestamp, Trigger};
 
@@ -51,6 +52,9 @@ pub(in crate::api) struct FunctionCreate {
     /// Most events handled at the same time. Default: as the service allows.
     #[schema(minimum = 1)]
     max_concurrency: Option<u32>,
+    /// How strongly it must be separated from others, at least: `container` or `vm`. Default: as the service does.
+    #[schema(example = "vm")]
+    isolation: Option<String>,
     /// When an event is given up.
     retry: Option<RetryBody>,
     /// The Zaqar queue for events that were given up. Default: the service's own.
@@ -105,6 +109,7 @@ impl FunctionCreate {
             timeout: self.timeout.map(TimeoutSeconds::new).transpose()?.unwrap_or_default(),
             environment: Environment::parse(self.environment.clone().unwrap_or_default())?,
             max_concurrency: concurrency(self.max_concurrency)?,
+            isolation: self.isolation.as_deref().map(Isolation::parse).transpose()?,
             retry: self
                 .retry
                 .as_ref()
@@ -177,6 +182,10 @@ pub(in crate::api) struct FunctionUpdate {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     max_concurrency: Option<Option<u32>>,
+    /// How strongly it must be separated from others, at least: `container` or `vm`.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    isolation: Option<Option<String>>,
     /// When an event is given up; an attribute that is not given stays.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<RetryBody>)]
@@ -239,6 +248,9 @@ impl FunctionUpdate {
         if let Some(most) = self.max_concurrency {
             function.max_concurrency = concurrency(most)?;
         }
+        if let Some(isolation) = &self.isolation {
+            function.isolation = isolation.as_deref().map(Isolation::parse).transpose()?;
+        }
         if let Some(retry) = &self.retry {
             function.retry = match retry {
                 Some(retry) => retry.over(function.retry)?,
@@ -250,6 +262,18 @@ impl FunctionUpdate {
         }
         // The two belong together, whichever of them was changed.
         runtimes::check_handler(&function.runtime, &function.handler)
+    }
+}
+
+/// Refuses what no driver of the service gives.
+pub(in crate::api) fn check_isolation(function: &Function, offered: &[Isolation]) -> Result<()> {
+    match function.isolation {
+        Some(wanted) if !offered.iter().any(|isolation| *isolation >= wanted) => {
+            let names: Vec<_> = offered.iter().map(|isolation| isolation.as_str()).collect();
+            let reason = format!("'{wanted}' is not offered by this service; there is: {}", names.join(", "));
+            Err(ApiError::invalid(Code::FunctionInvalid, &Invalid::new("isolation", reason)))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -4,22 +4,58 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::ExecutionId;
+use crate::scheduler::offer::Offer;
 
-const LIMITS: Limits = Limits {
-    starting: 4,
-    keep_alive: Duration::from_secs(60),
-    instance_keep_alive: Duration::from_secs(30),
-    instance_memory_mib: 1024,
+const INSTANCE_MIB: u32 = 1024;
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const INSTANCE_KEEP_ALIVE: Duration = Duration::from_secs(30);
+const TARGET_WAIT: Duration = Duration::from_millis(50);
+
+const OFFER: Offer = Offer {
+    sharing: Sharing::Project,
+    memory_mib: INSTANCE_MIB,
+    memory_max_mib: INSTANCE_MIB,
     instances: 2,
-    target_wait: Duration::from_millis(50),
+    booting: 2,
+    boot_timeout: Duration::from_secs(60),
 };
+const CONTAINERS: Offer = Offer { sharing: Sharing::Function, memory_mib: 128, instances: 3, ..OFFER };
+
+fn limits() -> Limits {
+    Limits {
+        starting: 4,
+        keep_alive: KEEP_ALIVE,
+        instance_keep_alive: INSTANCE_KEEP_ALIVE,
+        offers: Offers::new([(Isolation::Process, OFFER), (Isolation::Container, CONTAINERS)]),
+        target_wait: TARGET_WAIT,
+    }
+}
+
+fn of_project(n: usize) -> Purpose {
+    Purpose { isolation: Isolation::Process, project: project(n), function: None }
+}
+
+fn boot(demand: &Demand) -> Action {
+    let purpose = of_project(0);
+    Action::Boot { purpose, function: demand.function, memory_mib: INSTANCE_MIB }
+}
 
 fn project(n: usize) -> ProjectId {
     ProjectId::parse(&format!("p{n}")).unwrap()
 }
 
 fn demand(function: FunctionId, waiting: u32) -> Demand {
-    Demand { function, project: project(0), revision: 1, memory_mib: 128, waiting, limit: 10, service_time: None }
+    let isolation = Isolation::Process;
+    Demand {
+        function,
+        project: project(0),
+        isolation,
+        revision: 1,
+        memory_mib: 128,
+        waiting,
+        limit: 10,
+        service_time: None,
+    }
 }
 
 /// A worker that does what the plan says, at once.
@@ -36,7 +72,8 @@ impl World {
 
     fn active_instance(&mut self, project: &ProjectId) -> InstanceId {
         let id = InstanceId::generate();
-        self.fleet.book(id, project.clone(), LIMITS.instance_memory_mib, self.now);
+        let purpose = Purpose { isolation: Isolation::Process, project: project.clone(), function: None };
+        self.fleet.book(id, purpose, INSTANCE_MIB, self.now);
         self.fleet.activate(id, self.now);
         id
     }
@@ -54,7 +91,7 @@ impl World {
             demands,
             revisions: &self.revisions,
             no_boot: &HashSet::new(),
-            limits: LIMITS,
+            limits: &limits(),
         };
         plan(&observed, self.now)
     }
@@ -76,9 +113,10 @@ impl World {
                     self.fleet.stop(*key);
                     self.fleet.ended(*key, self.now);
                 }
-                Action::Boot { project } => {
-                    let project = project.clone();
-                    self.active_instance(&project);
+                Action::Boot { purpose, function: _, memory_mib } => {
+                    let id = InstanceId::generate();
+                    self.fleet.book(id, purpose.clone(), *memory_mib, self.now);
+                    self.fleet.activate(id, self.now);
                 }
                 Action::Retire(id) => {
                     self.fleet.remove(*id, self.now);
@@ -92,9 +130,9 @@ impl World {
 fn the_first_event_boots_an_instance_and_then_starts_a_sandbox() {
     let mut world = World::new();
     let demands = [demand(FunctionId::generate(), 1)];
-    assert_eq!(world.plan(&demands), [Action::Boot { project: project(0) }]);
+    assert_eq!(world.plan(&demands), [boot(&demands[0])]);
     let instance = InstanceId::generate();
-    world.fleet.book(instance, project(0), 1024, world.now);
+    world.fleet.book(instance, of_project(0), 1024, world.now);
     assert_eq!(world.plan(&demands), [], "the instance on its way is waited for");
     world.fleet.activate(instance, world.now);
     assert_eq!(world.plan(&demands), [Action::Start { instance, function: demands[0].function }]);
@@ -103,13 +141,13 @@ fn the_first_event_boots_an_instance_and_then_starts_a_sandbox() {
 #[test]
 fn short_events_wait_for_a_busy_sandbox_rather_than_for_a_new_one() {
     let mut demand = demand(FunctionId::generate(), 20);
-    assert_eq!(desired(&demand, 1, LIMITS.target_wait), 10, "nothing is known: one each, up to the limit");
+    assert_eq!(desired(&demand, 1, TARGET_WAIT), 10, "nothing is known: one each, up to the limit");
     demand.service_time = Some(Duration::from_millis(1));
-    assert_eq!(desired(&demand, 1, LIMITS.target_wait), 1);
+    assert_eq!(desired(&demand, 1, TARGET_WAIT), 1);
     demand.service_time = Some(Duration::from_millis(10));
-    assert_eq!(desired(&demand, 1, LIMITS.target_wait), 5);
+    assert_eq!(desired(&demand, 1, TARGET_WAIT), 5);
     demand.service_time = Some(Duration::from_secs(10));
-    assert_eq!(desired(&demand, 1, LIMITS.target_wait), 10);
+    assert_eq!(desired(&demand, 1, TARGET_WAIT), 10);
 }
 
 #[test]
@@ -118,11 +156,11 @@ fn an_idle_sandbox_goes_after_its_time_and_then_its_instance() {
     let instance = world.active_instance(&project(0));
     let key = world.idle_sandbox(instance, FunctionId::generate(), 128);
     assert_eq!(world.plan(&[]), []);
-    world.now += LIMITS.keep_alive;
+    world.now += KEEP_ALIVE;
     assert_eq!(world.plan(&[]), [Action::Stop(key)]);
     world.carry_out(&[Action::Stop(key)], &[]);
     assert_eq!(world.plan(&[]), []);
-    world.now += LIMITS.instance_keep_alive;
+    world.now += INSTANCE_KEEP_ALIVE;
     assert_eq!(world.plan(&[]), [Action::Retire(instance)]);
 }
 
@@ -161,14 +199,15 @@ fn an_idle_instance_of_another_project_makes_room_when_no_more_may_be_booted() {
 proptest! {
     #[test]
     fn a_plan_keeps_every_limit_serves_everything_and_comes_to_rest(
-        needs in prop::collection::vec((0u32..20, 1u32..6, 64u32..600, 0usize..4), 1..8),
+        needs in prop::collection::vec((0u32..20, 1u32..6, 64u32..600, 0usize..4, any::<bool>()), 1..8),
     ) {
         let mut world = World::new();
         let mut demands: Vec<_> = needs
             .iter()
-            .map(|(waiting, limit, memory_mib, p)| Demand {
+            .map(|(waiting, limit, memory_mib, p, contained)| Demand {
                 function: FunctionId::generate(),
                 project: project(*p),
+                isolation: if *contained { Isolation::Container } else { Isolation::Process },
                 revision: 1,
                 memory_mib: *memory_mib,
                 waiting: *waiting,
@@ -195,15 +234,18 @@ proptest! {
                 break;
             }
             let starts = actions.iter().filter(|action| matches!(action, Action::Start { .. })).count();
-            prop_assert!(starts <= LIMITS.starting as usize);
+            prop_assert!(starts <= limits().starting as usize);
             world.carry_out(&actions, &demands);
-            prop_assert!(world.fleet.instances().count() <= LIMITS.instances as usize);
+            for isolation in [Isolation::Process, Isolation::Container] {
+                let of_kind = world.fleet.instances().filter(|(_, host)| host.purpose.isolation == isolation).count();
+                prop_assert!(of_kind <= limits().offers.terms(isolation).unwrap().instances as usize);
+            }
             for (_, instance) in world.fleet.instances() {
                 let promised: u32 = instance.sandboxes.values().map(|sandbox| sandbox.memory_mib).sum();
                 prop_assert!(promised <= instance.memory_mib);
                 for sandbox in instance.sandboxes.values() {
                     let owner = demands.iter().find(|demand| demand.function == sandbox.function).unwrap();
-                    prop_assert_eq!(&owner.project, &instance.project);
+                    prop_assert!(owner.fits(&instance.purpose));
                 }
             }
             for demand in &demands {
@@ -212,10 +254,50 @@ proptest! {
         }
         // What is kept warm afterwards goes with time: scale to zero is the rest state.
         for _ in 0..3 {
-            world.now += LIMITS.keep_alive;
+            world.now += KEEP_ALIVE;
             let actions = world.plan(&[]);
             world.carry_out(&actions, &[]);
         }
         prop_assert_eq!(world.fleet.instances().count(), 0);
     }
+}
+
+#[test]
+fn what_waits_boots_as_many_instances_as_it_needs_and_no_more() {
+    let mut world = World::new();
+    let mut demand = demand(FunctionId::generate(), 5);
+    demand.isolation = Isolation::Container;
+    let purpose = Purpose { isolation: Isolation::Container, project: project(0), function: Some(demand.function) };
+    let boot = Action::Boot { purpose: purpose.clone(), function: demand.function, memory_mib: 128 };
+    let demands = [demand];
+    assert_eq!(world.plan(&demands), [boot.clone(), boot.clone()], "two may boot at the same time");
+    let booting: Vec<_> = (0..2).map(|_| InstanceId::generate()).collect();
+    for id in &booting {
+        world.fleet.book(*id, purpose.clone(), 128, world.now);
+    }
+    assert_eq!(world.plan(&demands), []);
+    world.fleet.activate(booting[0], world.now);
+    let start = Action::Start { instance: booting[0], function: demands[0].function };
+    assert_eq!(world.plan(&demands), [start, boot], "up to three in all");
+}
+
+#[test]
+fn an_instance_of_one_function_takes_no_other_and_goes_when_another_needs_its_place() {
+    let mut world = World::new();
+    let mut demands: Vec<_> = (0..4).map(|_| demand(FunctionId::generate(), 1)).collect();
+    for demand in &mut demands {
+        demand.isolation = Isolation::Container;
+    }
+    for demand in &demands[..3] {
+        let actions = world.plan(std::slice::from_ref(demand));
+        assert!(matches!(actions[..], [Action::Boot { .. }]), "{actions:?}");
+        world.carry_out(&actions, &demands);
+        let actions = world.plan(std::slice::from_ref(demand));
+        assert!(matches!(actions[..], [Action::Start { .. }]), "{actions:?}");
+        world.carry_out(&actions, &demands);
+        world.now += Duration::from_secs(1);
+    }
+    let actions = world.plan(&demands[3..]);
+    let oldest = world.fleet.instances().find(|(_, host)| host.purpose.function == Some(demands[0].function));
+    assert_eq!(actions, [Action::Retire(oldest.unwrap().0)]);
 }

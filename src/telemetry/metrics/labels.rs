@@ -5,7 +5,8 @@ use std::fmt::{self, Write as _};
 use axum::http::Method;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
-use crate::model::execution::{ExecutionState, Reason, Start};
+use crate::model::execution::{ExecutionState, Reason, Start, WaitingFor};
+use crate::model::instance::Isolation;
 
 macro_rules! words {
     ($( $(#[doc = $doc:literal])* $name:ident { $( $(#[doc = $word_doc:literal])* $word:ident = $text:literal ),* $(,)? } )*) => {
@@ -180,6 +181,26 @@ impl EncodeLabelValue for StartLabel {
     }
 }
 
+/// A model's word as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct IsolationLabel(pub(super) Isolation);
+
+impl EncodeLabelValue for IsolationLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(self.0.as_str())
+    }
+}
+
+/// A model's word as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct WaitingForLabel(pub(super) WaitingFor);
+
+impl EncodeLabelValue for WaitingForLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(self.0.as_str())
+    }
+}
+
 /// The name of a method; callers may invent methods, labels may not.
 pub(super) fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -203,6 +224,7 @@ sets! {
     Started { kind: StartLabel }
     Outcome { state: StateLabel, reason: ReasonLabel }
     Ended { reason: SandboxEnd }
+    BootFailed { isolation: IsolationLabel, waiting_for: WaitingForLabel }
     StoreCall { operation: &'static str, outcome: StoreOutcome }
     ExternalCall { service: Service, operation: &'static str, status: CallStatus }
     Request { method: &'static str, route: String, status: u16 }

@@ -10,7 +10,6 @@ use lambda_agent::wire::{
 
 use super::desk::{Desk, Running};
 use super::log::LogBuffer;
-use super::serve::runtime_kind;
 use super::{Effect, Moment, Record, Work};
 use crate::model::execution::{Change, Component, Failure, Measures, Phase, Reason, WaitingFor};
 use crate::model::{InstanceId, Payload, Timestamp};
@@ -257,7 +256,7 @@ impl Desk {
         self.leave(work, effects);
     }
 
-    fn dead_letter_queue(&self, work: &Work) -> Option<crate::model::function::QueueName> {
+    pub(super) fn dead_letter_queue(&self, work: &Work) -> Option<crate::model::function::QueueName> {
         // Whoever waits for the answer has the event himself.
         work.call
             .is_none()
@@ -328,33 +327,13 @@ impl Desk {
         self.leave(work, effects);
     }
 
-    /// Work whose function has no code or names a runtime that is not offered is given up; other work is handed on.
-    pub(super) fn refuse_what_cannot_run(
-        &mut self,
-        work: Work,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) -> Option<Work> {
-        if work.function.package.is_none() {
-            let message = "the function has no code; upload some with PUT /v1/functions/{name}/code";
-            self.refuse(work, Component::Function, Reason::FunctionWithoutCode, message, now, effects);
-            return None;
-        }
-        if runtime_kind(&work.function).is_none() {
-            let message = format!("the runtime '{}' is not offered here", work.function.runtime);
-            self.refuse(work, Component::Worker, Reason::RuntimeUnknown, &message, now, effects);
-            return None;
-        }
-        Some(work)
-    }
-
     /// Work whose function was deleted is given up.
     pub(super) fn function_deleted(&mut self, work: Work, now: Moment, effects: &mut Vec<Effect>) {
         let message = "the function was deleted while the event was waiting";
         self.refuse(work, Component::Function, Reason::FunctionDeleted, message, now, effects);
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         work: Work,
         component: Component,
@@ -367,38 +346,8 @@ impl Desk {
         self.fail(work, failure, Measures::default(), now, effects);
     }
 
-    /// Callers lose patience, events grow too old, and what a failing boot keeps waiting gives its room back.
-    pub(super) fn give_up_what_waited_too_long(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let impatient =
-            self.queue.drain_where(|work| work.call.as_ref().is_some_and(|call| call.patience_until <= now.instant));
-        for work in impatient {
-            let message = "no sandbox became free in time; try again later";
-            self.refuse(work, Component::Worker, Reason::Overloaded, message, now, effects);
-        }
-        let expired = self.queue.drain_where(|work| work.call.is_none() && work.execution.deadline <= now.wall);
-        for mut work in expired {
-            let expected = work.execution.fence();
-            let change = expiry(&work.execution, self.dead_letter_queue(&work), now.wall);
-            self.change(&mut work, expected, change, effects);
-            self.metrics.outcome(work.execution.state, Some(Reason::EventExpired));
-            self.leave(work, effects);
-        }
-        let boots = &self.boots;
-        let stuck = self.queue.drain_where(|work| {
-            work.call.is_none()
-                && boots.get(&work.function.project_id).is_some_and(|trouble| now.instant < trouble.until)
-        });
-        for mut work in stuck {
-            let pause = self.boots.get(&work.function.project_id).map_or(Duration::ZERO, |trouble| trouble.pause);
-            let expected = work.execution.fence();
-            let change = Change::Park { not_before: now.wall + pause, waiting_for: WaitingFor::Capacity };
-            self.change(&mut work, expected, change, effects);
-            self.leave(work, effects);
-        }
-    }
-
     /// Goes through a change and has it written.
-    fn change(
+    pub(super) fn change(
         &mut self,
         work: &mut Work,
         expected: crate::model::execution::Fence,
@@ -417,7 +366,7 @@ impl Desk {
     }
 
     /// The work's stay here is over: a caller is answered, its place is free.
-    fn leave(&mut self, work: Work, effects: &mut Vec<Effect>) {
+    pub(super) fn leave(&mut self, work: Work, effects: &mut Vec<Effect>) {
         if let Some(call) = work.call {
             effects.push(Effect::Reply(call.reply, Box::new(work.execution)));
         }
@@ -457,17 +406,4 @@ const fn end_of(state: &SandboxState, failure: Option<&SandboxFailure>) -> Sandb
 
 fn is_of(attempt: &AttemptRef, running: &Running) -> bool {
     attempt.attempt == running.work.execution.attempt && attempt.execution == running.work.execution.id.to_string()
-}
-
-/// The change of an event that grew too old.
-#[must_use]
-pub fn expiry(
-    execution: &crate::model::Execution,
-    dead_letter: Option<crate::model::function::QueueName>,
-    at: Timestamp,
-) -> Change {
-    let message = "the event grew older than the function's max_event_age before it could run";
-    let failure =
-        outcome::platform(execution.request_id(), Component::Worker, Phase::Queue, Reason::EventExpired, message);
-    Change::Expire { at, failure, dead_letter }
 }

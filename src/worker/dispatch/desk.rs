@@ -10,11 +10,12 @@ use lambda_agent::wire::Message;
 use tokio::sync::oneshot;
 
 use super::log::LogBuffer;
-use super::{Effect, Event, Load, Moment, Options, Work};
+use super::{BootFailure, Effect, Event, Load, Moment, Options, Work};
+use crate::model::execution::WaitingFor;
 use crate::model::time::Millis;
-use crate::model::{ExecutionId, Function, FunctionId, InstanceId, ProjectId, WorkerId};
+use crate::model::{ExecutionId, Function, FunctionId, InstanceId, WorkerId};
 use crate::scheduler::fair::FairQueue;
-use crate::scheduler::fleet::{Fleet, SandboxKey};
+use crate::scheduler::fleet::{Fleet, InstancePhase, Purpose, SandboxKey};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest pause after boots that failed.
@@ -33,7 +34,7 @@ pub struct Desk {
     pub(super) running: HashMap<SandboxKey, Running>,
     pub(super) functions: HashMap<FunctionId, Known>,
     pub(super) starts: HashMap<SandboxKey, StartNotes>,
-    pub(super) boots: HashMap<ProjectId, BootTrouble>,
+    pub(super) boots: HashMap<Purpose, BootTrouble>,
     pub(super) metrics: Metrics,
     pub(super) live: Vec<WorkerId>,
     may_start: bool,
@@ -66,8 +67,9 @@ pub(super) struct StartNotes {
     pub init: Option<Millis>,
 }
 
-/// That a project's boots fail.
+/// That boots for one purpose fail.
 pub(super) struct BootTrouble {
+    pub failure: BootFailure,
     pub until: Instant,
     pub pause: Duration,
 }
@@ -117,18 +119,23 @@ impl Desk {
                 if self.fleet.activate(instance, now.instant)
                     && let Some(host) = self.fleet.instance(instance)
                 {
-                    self.boots.remove(&host.project);
+                    self.boots.remove(&host.purpose);
                 }
             }
             Event::Agent(instance, message, body) => self.hear(instance, message, body, now, effects),
+            Event::InstanceLost(instance, text) if self.is_booting(instance) => {
+                tracing::error!(instance.id = %instance, text, "instance {instance} did not come up: {text}");
+                self.boot_failed(instance, BootFailure { waiting_for: WaitingFor::Cloud, text }, now, effects);
+            }
             Event::InstanceLost(instance, why) => {
                 tracing::warn!(instance.id = %instance, why, "instance {instance} is lost: {why}");
                 self.lose_instance(instance, &why, now, effects);
                 effects.push(Effect::Delete(instance));
             }
-            Event::BootFailed(instance, why) => {
+            Event::BootFailed(instance, failure) => {
+                let why = failure.text.as_str();
                 tracing::error!(instance.id = %instance, why, "instance {instance} could not be booted: {why}");
-                self.boot_failed(instance, now, effects);
+                self.boot_failed(instance, failure, now, effects);
             }
             Event::InstanceGone(instance) => {
                 self.lose_instance(instance, "it was deleted", now, effects);
@@ -284,33 +291,44 @@ impl Desk {
         }
     }
 
-    fn boot_failed(&mut self, instance: InstanceId, now: Moment, effects: &mut Vec<Effect>) {
-        if let Some(host) = self.fleet.instance(instance) {
-            let project = host.project.clone();
-            let pause = self.boots.get(&project).map_or(Duration::from_secs(1), |trouble| trouble.pause * 2);
+    fn is_booting(&self, instance: InstanceId) -> bool {
+        self.fleet.instance(instance).is_some_and(|host| matches!(host.phase, InstancePhase::Booting { .. }))
+    }
+
+    fn boot_failed(&mut self, instance: InstanceId, failure: BootFailure, now: Moment, effects: &mut Vec<Effect>) {
+        // Of several that fail together, only the first makes the pause longer.
+        if let Some(host) = self.fleet.instance(instance)
+            && self.boots.get(&host.purpose).is_none_or(|trouble| trouble.until <= now.instant)
+        {
+            let purpose = host.purpose.clone();
+            self.metrics.boot_failed(purpose.isolation, failure.waiting_for);
+            let pause = self.boots.get(&purpose).map_or(Duration::from_secs(1), |trouble| trouble.pause * 2);
             let pause = pause.min(BOOT_PAUSE_MAX);
-            self.boots.insert(project, BootTrouble { until: now.instant + pause, pause });
+            self.boots.insert(purpose, BootTrouble { failure, until: now.instant + pause, pause });
         }
         self.lose_instance(instance, "it could not be booted", now, effects);
         effects.push(Effect::Delete(instance));
     }
 
     fn boots_that_take_too_long(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        use crate::scheduler::fleet::InstancePhase;
+        let offers = &self.options.limits.offers;
         let late: Vec<_> = self
             .fleet
             .instances()
             .filter(|(_, host)| match host.phase {
                 InstancePhase::Booting { since } => {
-                    now.instant.saturating_duration_since(since) >= self.options.boot_timeout
+                    let patience =
+                        offers.terms(host.purpose.isolation).map_or(Duration::ZERO, |offer| offer.boot_timeout);
+                    now.instant.saturating_duration_since(since) >= patience
                 }
                 InstancePhase::Active | InstancePhase::Retiring => false,
             })
             .map(|(id, _)| id)
             .collect();
         for id in late {
-            tracing::error!(instance.id = %id, "instance {id} was booted, but its agent has not called in time");
-            self.boot_failed(id, now, effects);
+            let text = "its agent has not called in time".to_owned();
+            tracing::error!(instance.id = %id, "instance {id} was booted, but {text}");
+            self.boot_failed(id, BootFailure { waiting_for: WaitingFor::Cloud, text }, now, effects);
         }
     }
 

@@ -7,7 +7,7 @@ use lambda_agent::wire::{AttemptRef, Invocation, Message, RuntimeKind, SandboxSp
 
 use super::desk::{Desk, Running, StartNotes};
 use super::log::LogBuffer;
-use super::{Effect, Moment, Options, Record, Work};
+use super::{Boot, Effect, Moment, Options, Record, Work};
 use crate::model::execution::{Change, Start};
 use crate::model::runtime::{Runtime, RuntimeKind as ModelRuntimeKind};
 use crate::model::{Function, FunctionId, InstanceId, WorkerId};
@@ -89,15 +89,17 @@ impl Desk {
 
     /// Has made what is missing, has stopped what is not needed.
     pub(super) fn carry_plan(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        self.boots.retain(|project, trouble| {
+        let Self { boots, queue, .. } = self;
+        boots.retain(|purpose, trouble| {
             // Kept for as long as the pause could still grow.
-            now.instant < trouble.until + trouble.pause * 2 || self.queue.functions().any(|(p, _, _)| p == project)
+            now.instant < trouble.until + trouble.pause * 2
+                || queue.functions().any(|(project, _, _)| *project == purpose.project)
         });
         let no_boot: HashSet<_> = self
             .boots
             .iter()
             .filter(|(_, trouble)| now.instant < trouble.until)
-            .map(|(project, _)| project.clone())
+            .map(|(purpose, _)| purpose.clone())
             .collect();
         let demands: Vec<_> = self
             .queue
@@ -107,6 +109,7 @@ impl Desk {
                 Some(Demand {
                     function: id,
                     project: project.clone(),
+                    isolation: self.options.isolation_of(&known.function)?,
                     revision: known.function.revision,
                     memory_mib: known.function.memory.get(),
                     waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
@@ -126,17 +129,18 @@ impl Desk {
             demands: &demands,
             revisions: &revisions,
             no_boot: &no_boot,
-            limits: self.options.limits,
+            limits: &self.options.limits,
         };
         for action in plan(&observed, now.instant) {
             match action {
                 Action::Start { instance, function } => self.start(instance, function, now, effects),
                 Action::Stop(key) => self.stop(key, effects),
-                Action::Boot { project } => {
+                Action::Boot { purpose, function, memory_mib } => {
+                    let Some(known) = self.functions.get(&function) else { continue };
                     let id = InstanceId::generate();
-                    let memory_mib = self.options.limits.instance_memory_mib;
-                    self.fleet.book(id, project.clone(), memory_mib, now.instant);
-                    effects.push(Effect::Boot(id, project, memory_mib));
+                    let runtime = known.function.runtime.clone();
+                    self.fleet.book(id, purpose.clone(), memory_mib, now.instant);
+                    effects.push(Effect::Boot(Box::new(Boot { id, purpose, runtime, memory_mib })));
                 }
                 Action::Retire(id) => {
                     self.fleet.retire(id);

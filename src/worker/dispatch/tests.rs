@@ -1,5 +1,7 @@
 //! The desk, driven event by event: what it has done is what it leaves as effects.
 
+mod boots;
+
 use std::collections::BTreeMap;
 
 use lambda_agent::wire::{AttemptMeasures, AttemptRef, FailureKind, HandlerOutcome, SandboxFailure, SandboxPhase};
@@ -10,6 +12,7 @@ use crate::model::function::{Environment, FunctionName, Handler, MaxAttempts, Me
 use crate::model::package::{PackageDigest, PackageRef};
 use crate::model::runtime::RuntimeName;
 use crate::model::{ExecutionState, Payload};
+use crate::scheduler::offer::{Offer, Offers, Sharing};
 use crate::store::ExecutionWrite;
 
 const START: Timestamp = Timestamp::from_millis(1_000_000);
@@ -26,21 +29,30 @@ struct World {
     me: WorkerId,
 }
 
+const OFFER: Offer = Offer {
+    sharing: Sharing::Project,
+    memory_mib: 1024,
+    memory_max_mib: 1024,
+    instances: 4,
+    booting: 4,
+    boot_timeout: Duration::from_secs(30),
+};
+const CONTAINERS: Offer = Offer { sharing: Sharing::Function, memory_mib: 128, ..OFFER };
+
 fn options() -> Options {
     Options {
         limits: Limits {
             starting: 4,
             keep_alive: Duration::from_secs(60),
             instance_keep_alive: Duration::from_secs(60),
-            instance_memory_mib: 1024,
-            instances: 4,
+            offers: Offers::new([(Isolation::Process, OFFER), (Isolation::Container, CONTAINERS)]),
             target_wait: Duration::from_millis(50),
         },
         max_running: 8,
         max_running_per_project: 8,
         max_sandboxes_per_function: 8,
         init_timeout: Duration::from_secs(10),
-        boot_timeout: Duration::from_secs(30),
+        isolation: IsolationRules::default(),
         log_limit_bytes: 1 << 20,
         backoff: Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) },
         dead_letter_queue: QueueName::parse("dead").unwrap(),
@@ -59,6 +71,7 @@ fn function() -> Function {
         timeout: TimeoutSeconds::default(),
         environment: Environment::default(),
         max_concurrency: None,
+        isolation: None,
         retry: RetryPolicy::default(),
         dead_letter_queue: None,
         package: Some(PackageRef { sha256: PackageDigest::of(b"x"), size: 1 }),
@@ -104,7 +117,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(instance, message, _) => self.sent.push((instance, *message)),
-                Effect::Boot(id, _, _) => self.booted.push(id),
+                Effect::Boot(boot) => self.booted.push(boot.id),
                 Effect::Delete(id) => self.deleted.push(id),
                 Effect::Record(record) => match *record {
                     Record::New(execution) => {
@@ -389,20 +402,6 @@ fn a_caller_without_a_sandbox_in_time_is_told_to_come_again() {
     world.passes(Duration::from_secs(2));
     let execution = answer.try_recv().unwrap();
     assert_eq!(execution.failure.unwrap().reason, Reason::Overloaded);
-}
-
-#[test]
-fn a_boot_that_fails_gives_its_events_back_and_is_not_repeated_at_once() {
-    let mut world = World::new();
-    let function = Arc::new(function());
-    let id = world.arrives(&function);
-    let instance = world.booted.remove(0);
-    world.happens(Event::BootFailed(instance, "no quota".to_owned()));
-    world.passes(Duration::from_millis(100));
-    let record = &world.records[&id];
-    assert_eq!((record.worker, record.waiting_for), (None, Some(WaitingFor::Capacity)));
-    assert!(world.booted.is_empty());
-    assert_eq!(world.deleted, [instance], "whatever came of it is removed");
 }
 
 #[test]

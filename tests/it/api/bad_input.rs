@@ -125,6 +125,8 @@ async fn a_change_with_a_wrong_attribute_changes_nothing() {
         (json!({"memory": 1}), "function.function.invalid", "memory: "),
         (json!({"timeout": 5, "memory": 1}), "function.function.invalid", "memory: "),
         (json!({"max_concurrency": 0}), "function.function.invalid", "max_concurrency: "),
+        (json!({"isolation": "process"}), "function.function.invalid", "isolation: must be 'container' or 'vm'"),
+        (json!({"isolation": "vm"}), "function.function.invalid", "there is: process, container"),
         (json!({"code": {"zip": "aGVsbG8="}}), "function.code.invalid", "not a whole zip archive"),
     ] {
         let answer = service.patch("/v1/functions/f", &body).await;

@@ -74,6 +74,7 @@ async fn records_look_as_they_did() {
         id: InstanceId::generate(),
         project_id: project(),
         worker,
+        function_id: None,
         driver: "local".to_owned(),
         state: InstanceState::Active,
         memory_mib: 1024,

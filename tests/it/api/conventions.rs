@@ -293,6 +293,7 @@ async fn options_that_cannot_be_are_refused_at_the_start() {
     let directory = TempDir::new().unwrap();
     let make = |options| {
         let deps = lambda_openstack::api::ApiDeps {
+            isolations: Vec::new(),
             options,
             store: std::sync::Arc::new(BrokenStore),
             delegation: std::sync::Arc::new(lambda_openstack::api::NoDelegation),

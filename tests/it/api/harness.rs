@@ -13,6 +13,7 @@ use lambda_openstack::clock;
 use lambda_openstack::config::ApiOptions;
 use lambda_openstack::health::{Health, Part};
 use lambda_openstack::model::execution::{EventSummary, LogChunk, LogLine, LogStream, Origin};
+use lambda_openstack::model::instance::Isolation;
 use lambda_openstack::model::worker::{Worker, WorkerState};
 use lambda_openstack::model::{
     Event, Execution, ExecutionId, Function, Invalid, ProjectId, RequestId, Timestamp, WorkerId,
@@ -91,6 +92,7 @@ impl Service {
         });
         let deps = ApiDeps {
             health: Health::new(vec![part]),
+            isolations: vec![Isolation::Process, Isolation::Container],
             options,
             store: Arc::clone(&store),
             delegation: std::sync::Arc::new(lambda_openstack::api::NoDelegation),

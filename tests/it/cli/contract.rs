@@ -46,6 +46,7 @@ impl Service {
         store.migrate().await.unwrap();
         let (posted, tasks) = (Arc::new(Posted::default()), Tasks::new());
         let router = api::router(ApiDeps {
+            isolations: Vec::new(),
             options: ApiOptions { default_limit: 2, max_limit: 100, ..ApiOptions::default() },
             store: Arc::clone(&store),
             delegation: std::sync::Arc::new(lambda_openstack::api::NoDelegation),

@@ -10,7 +10,7 @@ use lambda_openstack::model::execution::{
     Reason, Start,
 };
 use lambda_openstack::model::function::{Environment, FunctionName, Handler, QueueName, RetryPolicy};
-use lambda_openstack::model::instance::{Instance, InstanceState};
+use lambda_openstack::model::instance::{Instance, InstanceState, Isolation};
 use lambda_openstack::model::package::{PackageDigest, PackageRef};
 use lambda_openstack::model::runtime::RuntimeName;
 use lambda_openstack::model::trigger::{Filter, Pattern};
@@ -39,6 +39,7 @@ pub fn function(project_id: &str, name: &str) -> Function {
         timeout: Default::default(),
         environment: Environment::parse([("A.B$C".replace(['.', '$'], "_"), "$x.y".to_owned())].into()).unwrap(),
         max_concurrency: NonZeroU32::new(7),
+        isolation: Some(Isolation::Vm),
         retry: RetryPolicy::default(),
         dead_letter_queue: Some(QueueName::parse("dead").unwrap()),
         package: Some(PackageRef { sha256: PackageDigest::of(b"code"), size: 4 }),
@@ -174,6 +175,7 @@ pub fn instance(project_id: &str) -> Instance {
         id: InstanceId::generate(),
         project_id: project(project_id),
         worker: WorkerId::generate(),
+        function_id: None,
         driver: "local".to_owned(),
         state: InstanceState::Active,
         memory_mib: 512,
