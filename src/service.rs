@@ -3,6 +3,7 @@
 
 mod cloud;
 mod delegation;
+mod drivers;
 mod tokens;
 
 use std::io;
@@ -20,22 +21,18 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiDeps, EventPoster, PostError};
-use crate::config::{Config, LocalOptions, Sources};
+use crate::config::{Config, Sources};
 use crate::driver::DriverError;
-use crate::driver::local::{self, LocalDriver};
 use crate::health::{Health, Part};
-use crate::model::instance::Isolation;
 use crate::model::posting::PostingKey;
 use crate::model::{Event, Invalid, ProjectId};
 use crate::openstack::OpenStackError;
 use crate::openstack::zaqar::{self, NewMessage};
 use crate::policy::{self, Enforcer, PolicyError};
-use crate::scheduler::offer::{Offer, Sharing};
 use crate::store::metered::MeteredStore;
 use crate::store::{self, Retention, Store, StoreError};
 use crate::task::{OnFailure, Tasks};
 use crate::telemetry::metrics::{Metrics, metrics_router};
-use crate::worker::fleet::DriverSetup;
 use crate::worker::intake::Trust;
 use crate::worker::queues::ProjectQueues;
 use crate::worker::wake::Bell;
@@ -238,7 +235,7 @@ pub fn api_router(
     let delegation = delegation::delegation(&Cloud::new(config, metrics)?, &config.zaqar.trust_roles, &store)?;
     let deps = ApiDeps {
         options: config.api.clone(),
-        isolations: config.worker.drivers.iter().filter_map(|name| isolation_of_driver(name)).collect(),
+        isolations: config.worker.drivers.iter().filter_map(|name| drivers::isolation(name)).collect(),
         store,
         poster: Arc::new(poster),
         delegation,
@@ -263,7 +260,7 @@ pub fn api_router(
     })))
 }
 
-/// Starts a worker with the driver that is configured. `alone`: no other worker can be using the store.
+/// Starts a worker with the drivers that are configured. `alone`: no other worker can be using the store.
 ///
 /// # Errors
 /// When it cannot start.
@@ -276,17 +273,9 @@ pub async fn start_worker(
     tasks: &Tasks,
     metrics: &Metrics,
 ) -> Result<Worker, ServiceError> {
-    let trusts = match cloud.keystone()? {
-        Some(keystone) => Some((keystone, store.deployment().await?)),
-        None => None,
-    };
-    if config.worker.drivers.is_empty() {
-        return Err(Invalid::new("[worker] drivers", "must name at least one").into());
-    }
-    let mut drivers = Vec::new();
-    for name in &config.worker.drivers {
-        drivers.push(driver(name, config, state_dir, tasks)?);
-    }
+    let deployment = store.deployment().await?;
+    let trusts = cloud.keystone()?.map(|keystone| (keystone, deployment));
+    let drivers = drivers::drivers(config, cloud, deployment, state_dir, tasks)?;
     let parts = worker::Parts {
         trusted: trusted(config, store.as_ref()).await?,
         store,
@@ -309,89 +298,6 @@ pub async fn start_worker(
 
 fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
-}
-
-/// Half of the machine's memory, unless the operator says otherwise.
-fn instance_memory_mib(options: &LocalOptions) -> u32 {
-    const FALLBACK_MIB: u32 = 1024;
-    if options.instance_memory_mib > 0 {
-        return options.instance_memory_mib;
-    }
-    let total_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    });
-    total_kib.and_then(|kib| u32::try_from(kib / 2048).ok()).unwrap_or(FALLBACK_MIB)
-}
-
-/// A driver by its name, with the terms that its options set.
-fn driver(name: &str, config: &Config, state_dir: &Path, tasks: &Tasks) -> Result<DriverSetup, ServiceError> {
-    match name {
-        "local" => {
-            let memory_mib = instance_memory_mib(&config.local);
-            Ok(DriverSetup {
-                isolation: Isolation::Process,
-                driver: Arc::new(local_driver(&config.local, state_dir, tasks)?),
-                offer: Offer {
-                    sharing: Sharing::Project,
-                    memory_mib,
-                    memory_max_mib: memory_mib,
-                    instances: config.local.max_instances,
-                    booting: config.local.max_instances,
-                    boot_timeout: Duration::from_secs(config.local.boot_timeout),
-                },
-                gateway: None,
-                watch: Duration::from_secs(1),
-            })
-        }
-        other => Err(Invalid::new("[worker] drivers", format!("there is no driver '{other}'")).into()),
-    }
-}
-
-/// What separates the instances of a driver from others, for what is said of a configuration without making drivers.
-fn isolation_of_driver(name: &str) -> Option<Isolation> {
-    match name {
-        "local" => Some(Isolation::Process),
-        "zun" => Some(Isolation::Container),
-        "nova" => Some(Isolation::Vm),
-        _ => None,
-    }
-}
-
-fn local_driver(options: &LocalOptions, state_dir: &Path, tasks: &Tasks) -> Result<LocalDriver, ServiceError> {
-    let agent = match &options.agent_path {
-        Some(path) => PathBuf::from(path),
-        None => beside_this_program("lambda-agent")?,
-    };
-    let work_dir = match &options.work_dir {
-        Some(path) => PathBuf::from(path),
-        None => work_dir(state_dir),
-    };
-    let options =
-        local::Options { agent, work_dir, python: PathBuf::from(&options.python), uid_base: options.sandbox_uid_base };
-    Ok(LocalDriver::new(options, tasks.clone())?)
-}
-
-fn beside_this_program(name: &str) -> Result<PathBuf, ServiceError> {
-    let this = std::env::current_exe().map_err(|source| ServiceError::Path {
-        path: PathBuf::from(name),
-        why: "cannot be found, because this program does not know where it is",
-        source,
-    })?;
-    Ok(this.with_file_name(name))
-}
-
-/// Where instances live: below the state directory, unless sandboxes, which run as other users, could not get there.
-fn work_dir(state_dir: &Path) -> PathBuf {
-    let everybody_may_pass =
-        |dir: &Path| std::fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0);
-    let below = state_dir.join("instances");
-    if !nix::unistd::geteuid().is_root() || state_dir.ancestors().skip(1).all(everybody_may_pass) {
-        return below;
-    }
-    // One that is found again by the next run of the same state directory, which cleans it up.
-    let mark = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, state_dir.as_os_str().as_encoded_bytes());
-    std::env::temp_dir().join(format!("lambda-instances-{}", mark.simple()))
 }
 
 /// Makes the directory of all state, for its owner only but passable, and locks it; the lock lasts as long as the file is

@@ -48,6 +48,8 @@ options! {
         [range(0, 65_536)] overhead_memory_mib: u32 = 128;
         /// Most servers of one worker at the same time.
         [range(1, 10_000)] max_instances: u32 = 10;
+        /// Most servers of one worker that are booting at the same time.
+        [range(1, 1000)] max_booting: u32 = 4;
         /// Where agents in servers dial: an address of this worker in reach of the network. [worker] gateway_advertise when unset.
         [form(Form::Address)] gateway_address: Option<String> = None;
         /// Seconds until the agent of a server must have called. Then the server is deleted, and another one made.

@@ -124,6 +124,9 @@ macro_rules! bounded_number {
         pub struct $name(u32);
 
         impl $name {
+            /// The largest.
+            pub const MAX: u32 = *$range.end();
+
             /// Takes a number within the bounds.
             ///
             /// # Errors
