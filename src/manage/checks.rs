@@ -170,5 +170,5 @@ async fn queue(cloud: &Cloud, queue: &str) -> Finding {
 }
 
 fn drivers(config: &Config) -> Vec<String> {
-    vec![config.worker.driver.clone()]
+    config.worker.drivers.clone()
 }
