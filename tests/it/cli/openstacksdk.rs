@@ -93,7 +93,12 @@ async fn theirs(python: &str, directory: &Path, case: &Case) -> Value {
     let pairs = |pairs: &[(&str, &str)]| {
         pairs.iter().map(|(a, b)| ((*a).to_owned(), json!(b))).collect::<serde_json::Map<_, _>>()
     };
-    let told = json!({"environment": pairs(case.environment), "options": pairs(case.options), "directory": directory});
+    let mut options = pairs(case.options);
+    // The default that keystoneauth gives the option, in all commands that are built on it.
+    if let Some((_, region)) = case.environment.iter().find(|(name, _)| *name == "OS_REGION_NAME") {
+        options.entry("region_name").or_insert_with(|| json!(region));
+    }
+    let told = json!({"environment": pairs(case.environment), "options": options, "directory": directory});
     let mut command = Command::new(python);
     command.args(["-c", SCRIPT, &told.to_string()]).env_clear().env("HOME", directory).current_dir(directory);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
