@@ -25,6 +25,8 @@ use crate::worker::fleet::DriverSetup;
 /// How often a cloud is asked what became of instances. An agent that calls is heard of at once, a connection that breaks
 /// too: this finds what ended without a word.
 const WATCH_CLOUD: Duration = Duration::from_secs(2);
+/// Time for the agent of a container that runs to call: what Zun itself took too long for is told first, and better.
+const CALL_WITHIN: Duration = Duration::from_secs(20);
 /// The same for processes of our own.
 const WATCH_PROCESSES: Duration = Duration::from_secs(1);
 /// Largest container that Zun makes, in MiB: its default `maximum_memory`.
@@ -95,7 +97,7 @@ fn zun(options: &ZunOptions, cloud: &Cloud, deployment: DeploymentId) -> Result<
             memory_max_mib: ZUN_MEMORY_MAX.saturating_sub(options.overhead_memory_mib),
             instances: options.max_instances,
             booting: options.max_booting,
-            boot_timeout: Duration::from_secs(options.boot_timeout),
+            boot_timeout: Duration::from_secs(options.boot_timeout) + CALL_WITHIN,
         },
         gateway: address("[zun] gateway_address", options.gateway_address.as_deref())?,
         watch: WATCH_CLOUD,

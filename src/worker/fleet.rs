@@ -156,6 +156,10 @@ impl Shared {
 
     /// Tells the dispatcher what became of an instance, if anything did.
     async fn report(&self, id: InstanceId, observed: Observed) {
+        // One that is dismissed is on its way out: that it goes is no news.
+        if !self.gateway.expects(id) {
+            return;
+        }
         let event = match observed {
             Observed::Stopped(why) => Event::InstanceLost(id, why),
             Observed::Refused(refusal, text) => {

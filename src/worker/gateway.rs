@@ -272,6 +272,12 @@ impl Gateway {
         self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
+    /// Whether an instance's agent may call.
+    #[must_use]
+    pub fn expects(&self, instance: InstanceId) -> bool {
+        self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&instance)
+    }
+
     /// Waits until an instance's agent has called for the first time; whether it has, or is not expected any more.
     pub async fn seen(&self, instance: InstanceId) -> bool {
         let called = {

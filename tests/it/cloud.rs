@@ -6,9 +6,11 @@ mod cli;
 mod keystone;
 mod nova;
 mod operator;
+mod stack;
 mod tokens;
 mod zaqar;
 mod zun;
+mod zun_main_job;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
