@@ -22,6 +22,8 @@ use crate::task::{Tasks, chain};
 const CALLS: usize = 8;
 /// Time for one call of the driver.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for what is only to be known.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a deletion is tried before it is left to the reaper.
 const DELETE_TRIES: u32 = 5;
 
@@ -222,7 +224,11 @@ impl Shared {
     }
 
     async fn delete(&self, id: InstanceId) {
+        let has_called = self.gateway.has_called(id);
         self.gateway.dismiss(id);
+        if !has_called {
+            self.explain(id).await;
+        }
         let mut pause = Duration::from_millis(200);
         for _ in 0..DELETE_TRIES {
             match self.try_delete(id).await {
@@ -250,6 +256,17 @@ impl Shared {
     async fn gone(&self, id: InstanceId) {
         self.booted.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.dispatch.tell(Event::InstanceGone(id)).await;
+    }
+
+    /// Logs what the driver can tell of an instance whose agent has never called, before it is gone.
+    async fn explain(&self, id: InstanceId) {
+        let isolation = self.booted.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        let Some(maker) = isolation.and_then(|isolation| self.makers.get(&isolation)) else { return };
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Ok(Some(text)) = tokio::time::timeout(EXPLAIN_TIMEOUT, maker.driver.explain(id)).await
+        {
+            tracing::debug!(instance.id = %id, "the agent of instance {id} never called; its console ends with:\n{text}");
+        }
     }
 
     async fn try_delete(&self, id: InstanceId) -> Result<(), DriverError> {

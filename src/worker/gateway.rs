@@ -289,6 +289,13 @@ impl Gateway {
         called.wait_for(|called| *called).await.is_ok()
     }
 
+    /// Whether an instance's agent is expected and has called.
+    #[must_use]
+    pub fn has_called(&self, instance: InstanceId) -> bool {
+        let expected = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.get(&instance).is_some_and(|agent| *agent.called.borrow())
+    }
+
     /// Has an agent end everything, and expects it no more.
     pub fn dismiss(&self, instance: InstanceId) {
         let agent = self.shared.expected.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance);
