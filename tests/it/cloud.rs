@@ -5,6 +5,7 @@
 mod cli;
 mod keystone;
 mod nova;
+mod nova_main_job;
 mod operator;
 mod stack;
 mod tokens;
