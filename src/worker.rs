@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod heartbeat;
 pub mod inbox;
 pub mod intake;
+mod once;
 pub mod outcome;
 pub mod platform;
 pub mod queues;
@@ -45,6 +46,7 @@ use crate::telemetry::metrics::Metrics;
 
 use dispatch::IsolationRules;
 use fleet::{DriverSetup, Maker};
+use once::{Once, until};
 
 /// How long an event may wait for a busy sandbox before another one is worth its start: about what a start costs.
 const TARGET_WAIT: Duration = Duration::from_millis(50);
@@ -469,41 +471,4 @@ impl Reloadable {
 
 fn seconds(count: u32) -> Duration {
     Duration::from_secs(u64::from(count))
-}
-
-/// A task whose state cannot be made again: its second start is a failure, and the supervisor stops the program.
-struct Once<F>(Mutex<Option<F>>);
-
-impl<F: Future<Output = ()> + Send + 'static> Once<F> {
-    const fn new(future: F) -> Self {
-        Self(Mutex::new(Some(future)))
-    }
-
-    fn take(&self, cancel: CancellationToken) -> impl Future<Output = Result<(), std::io::Error>> + Send + use<F> {
-        let future = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        async move {
-            match future {
-                Some(future) => {
-                    future.await;
-                    // An end in order comes before the program's own cancellation and is no failure.
-                    cancel.cancelled().await;
-                    Ok(())
-                }
-                None => Err(std::io::Error::other("it cannot be started twice")),
-            }
-        }
-    }
-}
-
-/// Runs a task that ends by a token of its own, before the program's: its end is no failure then.
-async fn until<E>(
-    cancel: CancellationToken,
-    token: CancellationToken,
-    run: impl Future<Output = Result<(), E>>,
-) -> Result<(), E> {
-    let result = run.await;
-    if token.is_cancelled() && result.is_ok() {
-        cancel.cancelled().await;
-    }
-    result
 }
