@@ -41,7 +41,7 @@ impl Stack {
         let (user, service) = (super::env(), super::service());
         let auth = user.auth();
         let api = free_address("127.0.0.1");
-        let mongo = std::env::var("MONGODB_URI").unwrap_or_else(|_| user.var("MONGODB_URI").to_owned());
+        let mongo = user.var("MONGODB_URI").to_owned();
         let (base, query) = mongo.split_once('?').map_or((mongo.as_str(), ""), |(base, query)| (base, query));
         let connection = format!("{}/lambda_cloud_{name}?{query}", base.trim_end_matches('/'));
         let configuration = format!(

@@ -76,7 +76,9 @@ async fn refusal(options: Options) -> (Refusal, String) {
         Err(other) => panic!("{other:?}"),
         Ok(()) => match until(&subject, &*subject.driver, spec.id, |observed| *observed != Observed::Building).await {
             Observed::Refused(refusal, text) => (refusal, text),
-            other => panic!("{other:?}"),
+            other @ (Observed::Absent | Observed::Building | Observed::Active | Observed::Stopped(_)) => {
+                panic!("{other:?}")
+            }
         },
     };
     subject.driver.delete(spec.id).await.unwrap();

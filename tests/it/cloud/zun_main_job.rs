@@ -2,7 +2,7 @@
 //! that Zun boots for it, result and log read back, and the container gone afterwards.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use lambda_openstack::driver::zun::FUNCTION_LABEL;
 use lambda_openstack::openstack::zun::{Client, Container, NewContainer, PullPolicy, Status};
@@ -169,7 +169,7 @@ fn median(mut of: Vec<f64>) -> f64 {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    seconds(&json!(lambda_openstack::clock::now().to_string()))
 }
 
 fn seconds(time: &Value) -> f64 {
