@@ -2,6 +2,8 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# Of a cloud's parts, which are all if none is named, one is our own service.
+CLOUD_NEEDS := $(if $(or $(if $(PARTS),,all),$(filter lambda,$(PARTS))),build agent)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build agent demo test cloud-up cloud-down cloud-status test-cloud test-devstack fmt clippy clean
@@ -26,7 +28,7 @@ demo: setup ## Start the service, run real events through it, show what became o
 test: setup ## Run every check
 	@scripts/test.sh
 
-cloud-up: setup $(if $(filter lambda,$(PARTS)),build agent) ## Start a cloud in a box: real OpenStack services on this machine (root); PARTS="zaqar zun" for some
+cloud-up: setup $(CLOUD_NEEDS) ## Start a cloud in a box: real OpenStack services on this machine (root); PARTS="zaqar zun" for some
 	@tests/cloud/cloud.sh up $(PARTS)
 
 cloud-down: ## End it; nothing is left

@@ -2,7 +2,7 @@
 # A cloud in a box: real OpenStack services on this machine, for tests. It runs on Debian 12, as root.
 #
 #   cloud.sh up [part…]        installs what is missing, starts the parts and what they need, waits until they can be used.
-#                              Without a part: all but lambda. Again: starts what does not run.
+#                              Without a part: all. Again: starts what does not run.
 #   cloud.sh install [part…]   only installs, as up would: Debian's packages, a Python environment, images
 #   cloud.sh status            what runs, and in how much memory
 #   cloud.sh dir               prints where it lives
@@ -46,7 +46,7 @@ needs() {
 # select_parts [part…]: sets SELECTED.
 select_parts() {
   local part wanted=
-  [ $# -gt 0 ] || set -- zaqar zun nova
+  [ $# -gt 0 ] || set -- "${PARTS[@]}"
   for part in "$@"; do
     wanted+=" $(needs "$part")"
   done

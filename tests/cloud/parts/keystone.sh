@@ -1,8 +1,9 @@
 # Keystone, its accounts, its catalog, and the openrc files.
 # shellcheck shell=bash
 
-# Keystone's database with all that is made below, for the next start. It goes with these files.
-KEYSTONE_SEED=$CACHE/cloud-seed-$LOCK_HASH/accounts-$(cat "$HERE"/lib.sh "$HERE"/parts/keystone.sh | sha256sum | cut -c1-12).sql.gz
+# Keystone's database with all that is made below, for the next start. It is made anew when these files change.
+ACCOUNTS=accounts-$(cat "$HERE"/lib.sh "$HERE"/parts/keystone.sh | sha256sum | cut -c1-12)
+KEYSTONE_SEED=$CACHE/cloud-seed-$LOCK_HASH/$ACCOUNTS.sql.gz
 
 keystone_prepare() {
   ini "$BOX/etc/keystone/keystone.conf" <<END
@@ -40,7 +41,7 @@ END
   if [ ! -e "$BOX/data/schema-keystone" ] && [ -s "$KEYSTONE_SEED" ]; then
     sql -e 'CREATE DATABASE IF NOT EXISTS keystone CHARACTER SET utf8mb3'
     gzip -dc "$KEYSTONE_SEED" | sql keystone || die 'loading the dump of the accounts'
-    touch "$BOX/data/schema-keystone" "$BOX/data/accounts"
+    touch "$BOX/data/schema-keystone" "$BOX/data/$ACCOUNTS"
     say 'keystone: schema, accounts, catalog, from the dump'
   fi
   schema keystone keystone "${manage[@]}" db_sync
@@ -55,11 +56,12 @@ END
 keystone_start() {
   wsgi keystone "$KEYSTONE_PORT" 2 2 keystone.wsgi.api:application OS_KEYSTONE_CONFIG_FILES="$BOX/etc/keystone/keystone.conf"
   wait_until keystone 60 answers "$KEYSTONE"
-  if [ ! -e "$BOX/data/accounts" ]; then
+  if [ ! -e "$BOX/data/$ACCOUNTS" ]; then
     awaiting accounts
     keystone_accounts
     keystone_catalog
-    touch "$BOX/data/accounts"
+    touch "$BOX/data/$ACCOUNTS"
+    mkdir -p "$(dirname "$KEYSTONE_SEED")"
     dump keystone | gzip -1 >"$KEYSTONE_SEED.$$"
     mv "$KEYSTONE_SEED.$$" "$KEYSTONE_SEED"
     arrived accounts

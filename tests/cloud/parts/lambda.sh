@@ -14,9 +14,15 @@ lambda_prepare() {
   done
   (
     flock 8
-    quietly runtime-images env LAMBDA_AGENT="$TARGET/agent/lambda-agent" "$ROOT/runtimes/build.sh" all "$TARGET/runtimes"
+    quietly runtime-images lambda_runtimes
   ) 8>"$CACHE/cloud.lock"
   (umask 077 && lambda_config | ini "$BOX/etc/lambda/lambda.conf")
+}
+
+# What apt knows of may be old, and gone from where it was.
+lambda_runtimes() {
+  local build=(env LAMBDA_AGENT="$TARGET/agent/lambda-agent" "$ROOT/runtimes/build.sh" all "$TARGET/runtimes")
+  "${build[@]}" || { apt_get update && "${build[@]}"; }
 }
 
 lambda_config() {
