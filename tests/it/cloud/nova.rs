@@ -135,7 +135,9 @@ async fn refusal(driver: Arc<NovaDriver>, memory_mib: u32) -> (Refusal, String) 
         Err(other) => panic!("{other:?}"),
         Ok(()) => match until(&subject, &*driver, spec.id, |observed| *observed != Observed::Building).await {
             Observed::Refused(refusal, text) => (refusal, text),
-            other => panic!("{other:?}"),
+            other @ (Observed::Absent | Observed::Building | Observed::Active | Observed::Stopped(_)) => {
+                panic!("{other:?}")
+            }
         },
     };
     driver.delete(spec.id).await.unwrap();

@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(400);
 
 /// The image of `runtimes/build.sh vm` in Glance.
 fn image() -> String {
-    std::env::var("LAMBDA_TEST_VM_IMAGE").unwrap_or_else(|_| "lambda-python3-vm".to_owned())
+    let named = std::env::var_os("LAMBDA_TEST_VM_IMAGE").and_then(|name| name.into_string().ok());
+    named.unwrap_or_else(|| "lambda-python3-vm".to_owned())
 }
 
 /// `lambda-api` and workers on a store and queues of their own.
