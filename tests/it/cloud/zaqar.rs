@@ -182,7 +182,8 @@ impl Worker {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let text = client.get(url).send().await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("lambda_{name}_total "))).map(str::to_owned);
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().unwrap() as u64
+        // Counters are whole.
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 }
 
