@@ -40,7 +40,8 @@ clouds:
     auth: {auth_url: http://e, token: tok, project_id: inner}
 ";
 const SECURE: &str = "clouds: {b: {auth: {password: sb}}, a: {auth: {password: sa}}}";
-const ONE: &str = "clouds: {only: {auth: {auth_url: http://o, username: u, password: p, project_id: p}}}";
+const ONE: &str =
+    "clouds: {only: {auth: {auth_url: http://o, username: u, user_domain_id: x, password: p, project_id: p}}}";
 const OPENRC: &[(&str, &str)] = &[
     ("OS_AUTH_URL", "http://env/v3"),
     ("OS_USERNAME", "ue"),

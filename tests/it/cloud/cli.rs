@@ -63,7 +63,7 @@ async fn a_cloud_with_an_application_credential_and_one_with_a_token_work() {
     let token = account.auth().token().await.unwrap().to_str().unwrap().to_owned();
     let project = account.auth().project_id().await.unwrap();
     let name = format!("lambda-it-{}", uuid::Uuid::new_v4().simple());
-    with_credential(json!({"name": name}), async |made| {
+    with_credential(json!({"name": name, "roles": [{"name": "member"}]}), async |made| {
         let here = tempfile::tempdir().unwrap();
         let url = account.var("OS_AUTH_URL");
         let clouds = json!({"clouds": {
