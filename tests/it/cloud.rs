@@ -3,6 +3,7 @@
 //! and say so.
 
 mod cli;
+mod isolation;
 mod keystone;
 mod nova;
 mod nova_main_job;

@@ -20,6 +20,8 @@ pub struct Stack {
     database: String,
     api: Child,
     workers: Vec<Option<Child>>,
+    /// The port of each worker's gateway.
+    pub gateways: Vec<u16>,
     pub url: String,
     pub queue: String,
     project: String,
@@ -66,6 +68,7 @@ impl Stack {
             configuration,
             database: connection,
             workers: Vec::new(),
+            gateways: Vec::new(),
             url: format!("http://{api}"),
             queue: format!("events-{name}"),
             project: auth.project_id().await.unwrap().unwrap(),
@@ -102,6 +105,7 @@ impl Stack {
         let name = format!("worker-{number}");
         let worker = program(&self.directory, env!("CARGO_BIN_EXE_lambda-worker"), &name, &variables);
         self.workers.push(Some(worker));
+        self.gateways.push(port);
         self.until("the worker takes events", async || self.log(&name).contains("takes events").then_some(())).await;
         number
     }
