@@ -87,6 +87,7 @@ check 'tls-proxy before it' grep -qx "start_tls_proxy lambda-api \* 9070 127.0.0
 check 'tls-proxy in the catalog' made 'endpoint function RegionOne public https://127.0.0.1:9070'
 check 'tls-proxy: the bundle' set_to service_auth cafile "$WORK/bundle.pem"
 
+: >"$WORK/calls"
 check 'with Zun and Nova' stacks LAMBDA_MONGODB_URI="$database" ENABLED_SERVICES=key,zun-api,zun-compute,n-api,n-cpu
 check 'both drivers' set_to worker drivers zun,nova
 check 'the image of containers' set_to zun image lambda-python3

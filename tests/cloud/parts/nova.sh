@@ -162,7 +162,7 @@ nova_start() {
   ovs_start
   # Glance takes chunked bodies: uwsgi's HTTP router, not its plain socket.
   wsgi glance "$GLANCE_PORT" 1 4 glance.wsgi.api:application OS_GLANCE_CONFIG_DIR="$BOX/etc/glance" -- \
-    --http "127.0.0.1:$GLANCE_PORT" --http-chunked-input --http-auto-chunked --http-raw-body
+    --http "127.0.0.1:$GLANCE_PORT" --http-chunked-input --http-auto-chunked --http-raw-body --add-header 'Connection: close'
   wsgi nova-api "$NOVA_PORT" 1 8 nova.wsgi.osapi_compute:application OS_NOVA_CONFIG_DIR="$BOX/etc/nova"
   spawn nova-conductor nova-conductor --config-file "$BOX/etc/nova/nova.conf"
   spawn nova-scheduler nova-scheduler --config-file "$BOX/etc/nova/nova.conf"
