@@ -137,6 +137,12 @@ prepare_cloud() {
 # The tests on a real cloud. Where they fail, whether the cloud itself works is worth knowing.
 cloud_tests() {
   local status=0
+  # Where no other part has brought a MongoDB, the cloud's own serves.
+  if [ -z "${MONGODB_URI:-}" ]; then
+    # shellcheck source=/dev/null
+    MONGODB_URI=$(. "$LAMBDA_TEST_CLOUD/openrc" && echo "$MONGODB_URI") || return 1
+    export MONGODB_URI
+  fi
   cargo test --quiet --locked --test it -- cloud:: || status=$?
   if [ "$status" != 0 ] && [ -n "$OWN_CLOUD" ]; then tests/cloud/cloud.sh smoke; fi
   return "$status"
