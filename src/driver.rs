@@ -18,8 +18,8 @@ use crate::model::{FunctionId, InstanceId, ProjectId};
 pub struct InstanceSpec {
     /// Chosen by the caller; asking twice with the same id makes one instance.
     pub id: InstanceId,
-    /// The project it is for.
-    pub project_id: ProjectId,
+    /// The project it is for; none: the first that needs it.
+    pub project_id: Option<ProjectId>,
     /// The one function that it is for; none: any of the project's.
     pub function_id: Option<FunctionId>,
     /// The runtime that asked for it, where images differ by runtime.

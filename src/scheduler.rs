@@ -3,9 +3,12 @@
 
 pub mod fair;
 pub mod fleet;
+pub mod history;
 pub mod offer;
 pub mod ownership;
 pub mod plan;
 pub mod polls;
+pub mod pool;
+pub mod rate;
 pub mod retry;
 pub mod share;

@@ -37,8 +37,10 @@ use crate::model::function::QueueName;
 use crate::model::worker::{Worker as WorkerRecord, WorkerState};
 use crate::model::{DeploymentId, Invalid, WorkerId};
 use crate::openstack::{keystone, zaqar};
+use crate::scheduler::history::KeepAlive;
 use crate::scheduler::offer::Offers;
 use crate::scheduler::plan::Limits;
+use crate::scheduler::pool::PoolTerms;
 use crate::scheduler::retry::Backoff;
 use crate::store::{Retention, Store, StoreError};
 use crate::task::{OnFailure, TaskError, Tasks};
@@ -123,6 +125,7 @@ pub struct Worker {
 /// What options are made from again on SIGHUP.
 struct Reloadable {
     offers: Offers,
+    pools: Vec<PoolTerms>,
     isolation: IsolationRules,
     dead_letter_queue: QueueName,
 }
@@ -224,6 +227,7 @@ impl Worker {
 
         let reloadable = Reloadable {
             offers: Offers::new(parts.drivers.iter().map(|setup| (setup.isolation, setup.offer))),
+            pools: parts.drivers.iter().flat_map(|setup| setup.pools.clone()).collect(),
             isolation: IsolationRules::read(o)?,
             dead_letter_queue: dead_letter_queue.clone(),
         };
@@ -448,11 +452,12 @@ impl Reloadable {
         dispatch::Options {
             limits: Limits {
                 starting: o.max_starting,
-                keep_alive: Duration::from_secs(o.keep_alive),
+                keep_alive: keep_alive(o),
                 instance_keep_alive: Duration::from_secs(o.instance_keep_alive),
                 offers: self.offers.clone(),
                 target_wait: TARGET_WAIT,
             },
+            pools: self.pools.clone(),
             max_running: o.max_running,
             max_running_per_project: if o.max_running_per_project == 0 {
                 o.max_running
@@ -466,6 +471,18 @@ impl Reloadable {
             backoff: Backoff { base: Duration::from_secs_f64(o.retry_base), max: Duration::from_secs_f64(o.retry_max) },
             dead_letter_queue: self.dead_letter_queue.clone(),
         }
+    }
+}
+
+/// What `[worker] keep_alive`, `keep_alive_min` and `keep_alive_max` say.
+fn keep_alive(o: &WorkerOptions) -> KeepAlive {
+    if o.keep_alive_max <= o.keep_alive {
+        return KeepAlive::fixed(Duration::from_secs(o.keep_alive));
+    }
+    KeepAlive {
+        unknown: Duration::from_secs(o.keep_alive),
+        least: Duration::from_secs(o.keep_alive_min.min(o.keep_alive)),
+        most: Duration::from_secs(o.keep_alive_max),
     }
 }
 

@@ -17,8 +17,8 @@ use crate::model::instance::{Instance, InstanceState};
 struct InstanceView {
     /// Its id; what the driver booted is tagged with it.
     id: String,
-    /// The project it belongs to.
-    project_id: String,
+    /// The project it belongs to; null: it is in the pool, ready for the first that needs it.
+    project_id: Option<String>,
     /// The worker that it works for.
     worker_id: String,
     /// The driver that made it.
@@ -62,7 +62,7 @@ impl QueryParameters for InstanceQuery {}
 fn view(instance: Instance) -> InstanceView {
     InstanceView {
         id: instance.id.to_string(),
-        project_id: instance.project_id.to_string(),
+        project_id: instance.project_id.map(String::from),
         worker_id: instance.worker.to_string(),
         driver: instance.driver,
         state: match instance.state {

@@ -46,6 +46,10 @@ options! {
         [range(64, 4_194_304)] instance_memory_mib: u32 = 1024;
         /// Memory of a server beside that for sandboxes, in MiB: its kernel and its agent. The flavor has both.
         [range(0, 65_536)] overhead_memory_mib: u32 = 128;
+        /// Servers that are kept ready before anybody needs them, as runtime/memory_mib:count or
+        /// runtime/memory_mib:least-most, for example python3/256:2-8. Up to most are kept when they are taken faster than
+        /// they boot. One is given to a project, or a function, that needs it, and is never given to another.
+        pools: BTreeMap<String, String> = BTreeMap::new();
         /// Most servers of one worker at the same time.
         [range(1, 10_000)] max_instances: u32 = 10;
         /// Most servers of one worker that are booting at the same time.

@@ -33,8 +33,14 @@ options! {
         [range(0, 10_000)] max_running_per_project: u32 = 0;
         /// Most sandboxes that are being started at the same time.
         [range(1, 1000)] max_starting: u32 = 4;
-        /// Seconds for which an idle sandbox is kept.
+        /// Seconds for which an idle sandbox is kept of whose function too little is known.
         [mutable(), range(0, 86_400)] keep_alive: u64 = 300;
+        /// Seconds for which an idle sandbox is kept at least, where a function's own past says how long is worth it; not
+        /// more than keep_alive.
+        [mutable(), range(0, 86_400)] keep_alive_min: u64 = 30;
+        /// Seconds for which an idle sandbox is kept at most, where a function's own past says how long is worth it. With
+        /// keep_alive or less nothing is learned: keep_alive holds for all.
+        [mutable(), range(0, 86_400)] keep_alive_max: u64 = 1800;
         /// Seconds for which an instance without sandboxes is kept.
         [mutable(), range(0, 86_400)] instance_keep_alive: u64 = 60;
         /// Seconds that starting a runtime and importing the handler may take.

@@ -47,6 +47,10 @@ options! {
         /// Processors of a container for each GiB of its memory; 0: Zun's default_cpu. It is a weight against others and
         /// no bound. Placement counts whole processors.
         [range(0, 64)] cpu_per_gib: f64 = 0.0;
+        /// Containers that are kept ready before anybody needs them, as runtime/memory_mib:count or
+        /// runtime/memory_mib:least-most, for example python3/256:2-8. Up to most are kept when they are taken faster than
+        /// they boot. One is given to a project, or a function, that needs it, and is never given to another.
+        pools: BTreeMap<String, String> = BTreeMap::new();
         /// Most containers of one worker at the same time.
         [range(1, 10_000)] max_instances: u32 = 64;
         /// Most containers of one worker that are being made at the same time.

@@ -109,8 +109,8 @@ impl ZunDriver {
         labels.extend([
             (DEPLOYMENT_LABEL.to_owned(), o.deployment.clone()),
             (INSTANCE_LABEL.to_owned(), spec.id.to_string()),
-            (PROJECT_LABEL.to_owned(), spec.project_id.to_string()),
         ]);
+        labels.extend(spec.project_id.as_ref().map(|project| (PROJECT_LABEL.to_owned(), project.to_string())));
         labels.extend(spec.function_id.map(|function| (FUNCTION_LABEL.to_owned(), function.to_string())));
         NewContainer {
             name: name(spec.id),

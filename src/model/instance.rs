@@ -46,13 +46,14 @@ impl std::fmt::Display for Isolation {
     }
 }
 
-/// What a driver booted for a project. Written down before the boot is asked for, so that a crash leaves a trace.
+/// What a driver booted. Written down before the boot is asked for, so that a crash leaves a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// Its id, chosen by us; the driver tags what it boots with it.
     pub id: InstanceId,
-    /// The project it belongs to for life.
-    pub project_id: ProjectId,
+    /// The project it belongs to for life; none: it is in the pool, ready for the first that needs it.
+    #[serde(default)]
+    pub project_id: Option<ProjectId>,
     /// The one function that it serves; none: any of the project's.
     #[serde(default)]
     pub function_id: Option<FunctionId>,

@@ -1,10 +1,12 @@
 //! What a worker knows of its instances and of the sandboxes in them. Every change of a sandbox's state is a method
 //! here; a change that does not fit the state does nothing and says so.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use crate::model::instance::Isolation;
+use crate::model::runtime::RuntimeName;
 use crate::model::{ExecutionId, FunctionId, InstanceId, ProjectId};
 
 /// A sandbox, by the instance it is in and its number there.
@@ -75,17 +77,51 @@ pub enum InstancePhase {
 pub struct Purpose {
     /// What separates it from the others.
     pub isolation: Isolation,
-    /// The project it belongs to for life.
-    pub project: ProjectId,
-    /// The one function that it serves; none: any of the project's.
-    pub function: Option<FunctionId>,
+    /// Whose it is.
+    pub holder: Holder,
+}
+
+/// Whose an instance is. One of a pool is given to a project once; after that nothing changes hands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Nobody's yet: it is ready for the first who needs one with this runtime.
+    Pool(RuntimeName),
+    /// A project's, for any of its functions.
+    Project(ProjectId),
+    /// One function's.
+    Function(ProjectId, FunctionId),
+}
+
+impl Holder {
+    /// The project it belongs to, if it belongs to one.
+    #[must_use]
+    pub const fn project(&self) -> Option<&ProjectId> {
+        match self {
+            Self::Pool(_) => None,
+            Self::Project(project) | Self::Function(project, _) => Some(project),
+        }
+    }
+
+    /// The one function that it serves; none: any of the project's, or nobody's yet.
+    #[must_use]
+    pub const fn function(&self) -> Option<FunctionId> {
+        match self {
+            Self::Pool(_) | Self::Project(_) => None,
+            Self::Function(_, function) => Some(*function),
+        }
+    }
 }
 
 impl Purpose {
     /// Whether an instance for this may hold a sandbox of this function.
     #[must_use]
     pub fn covers(&self, isolation: Isolation, project: &ProjectId, function: FunctionId) -> bool {
-        self.isolation == isolation && self.project == *project && self.function.is_none_or(|only| only == function)
+        let is_theirs = match &self.holder {
+            Holder::Pool(_) => false,
+            Holder::Project(holder) => holder == project,
+            Holder::Function(_, only) => *only == function,
+        };
+        self.isolation == isolation && is_theirs
     }
 }
 
@@ -102,6 +138,9 @@ pub struct FleetInstance {
     pub sandboxes: BTreeMap<u64, Sandbox>,
     /// Since when it has been without any.
     pub empty_since: Instant,
+    /// Its place in the order in which instances were asked for. Work goes to the earliest first, so that the latest
+    /// become empty.
+    pub rank: u64,
 }
 
 impl FleetInstance {
@@ -147,15 +186,38 @@ impl Counts {
     }
 }
 
+/// A ready sandbox, ordered by when it is used: those in the earliest instance first, so that later instances become
+/// empty, and there the one that was used last, so that the others grow old and go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ready {
+    rank: u64,
+    since: Reverse<Instant>,
+    key: SandboxKey,
+    revision: u64,
+}
+
+/// What of an instance decides where its sandboxes are counted.
+struct Place {
+    project: Option<ProjectId>,
+    rank: u64,
+}
+
+impl Place {
+    fn of(instance: &FleetInstance) -> Self {
+        Self { project: instance.purpose.holder.project().cloned(), rank: instance.rank }
+    }
+}
+
 /// Everything that a worker has booted and started.
 #[derive(Debug, Default)]
 pub struct Fleet {
     instances: HashMap<InstanceId, FleetInstance>,
     counts: HashMap<FunctionId, Counts>,
     busy_of_project: HashMap<ProjectId, u32>,
-    /// Ready sandboxes by function, the last used at the end: taking from there lets the others grow old and go.
-    idle: HashMap<FunctionId, Vec<(u64, SandboxKey)>>,
+    /// Ready sandboxes by function, in the order in which they are used.
+    idle: HashMap<FunctionId, BTreeSet<Ready>>,
     next_number: u64,
+    next_rank: u64,
     all: Counts,
 }
 
@@ -163,15 +225,33 @@ impl Fleet {
     /// Notes that an instance was asked for.
     pub fn book(&mut self, id: InstanceId, purpose: Purpose, memory_mib: u32, now: Instant) {
         let phase = InstancePhase::Booting { since: now };
-        let instance = FleetInstance { purpose, memory_mib, phase, sandboxes: BTreeMap::new(), empty_since: now };
+        self.next_rank += 1;
+        let (sandboxes, rank) = (BTreeMap::new(), self.next_rank);
+        let instance = FleetInstance { purpose, memory_mib, phase, sandboxes, empty_since: now, rank };
         self.instances.insert(id, instance);
     }
 
-    /// Notes that an instance's agent has called; whether the instance is known and was booting.
-    pub fn activate(&mut self, id: InstanceId, now: Instant) -> bool {
-        match self.instances.get_mut(&id) {
-            Some(instance) if matches!(instance.phase, InstancePhase::Booting { .. }) => {
+    /// Notes that an instance's agent has called; how long that took, none if the instance is unknown or was not booting.
+    pub fn activate(&mut self, id: InstanceId, now: Instant) -> Option<Duration> {
+        let instance = self.instances.get_mut(&id)?;
+        match instance.phase {
+            InstancePhase::Booting { since } => {
                 instance.phase = InstancePhase::Active;
+                instance.empty_since = now;
+                Some(now.saturating_duration_since(since))
+            }
+            InstancePhase::Active | InstancePhase::Retiring => None,
+        }
+    }
+
+    /// Gives an instance of the pool to whoever is named, for life; whether it was there to be given.
+    pub fn claim(&mut self, id: InstanceId, holder: Holder, now: Instant) -> bool {
+        match self.instances.get_mut(&id) {
+            Some(instance)
+                if matches!(instance.phase, InstancePhase::Active)
+                    && matches!(instance.purpose.holder, Holder::Pool(_)) =>
+            {
+                instance.purpose.holder = holder;
                 instance.empty_since = now;
                 true
             }
@@ -226,11 +306,11 @@ impl Fleet {
             && self.set(key, SandboxState::Idle { since: now, used: false })
     }
 
-    /// The ready sandbox of this function and revision that was used last.
+    /// The ready sandbox of this function and revision that is to be used next.
     #[must_use]
     pub fn idle(&self, function: FunctionId, revision: u64) -> Option<SandboxKey> {
         let ready = self.idle.get(&function)?;
-        ready.iter().rev().find(|(of, _)| *of == revision).map(|(_, key)| *key)
+        ready.iter().find(|ready| ready.revision == revision).map(|ready| ready.key)
     }
 
     /// Gives a ready sandbox an event; whether it had handled one before, none if it was not ready.
@@ -272,8 +352,8 @@ impl Fleet {
         if instance.sandboxes.is_empty() {
             instance.empty_since = now;
         }
-        let project = instance.purpose.project.clone();
-        self.uncount(key, &project, &sandbox);
+        let place = Place::of(instance);
+        self.uncount(key, &place, &sandbox);
         if self.counts.get(&sandbox.function).is_some_and(|counts| counts.total() == 0) {
             self.counts.remove(&sandbox.function);
         }
@@ -283,39 +363,47 @@ impl Fleet {
     fn set(&mut self, key: SandboxKey, state: SandboxState) -> bool {
         let Some(instance) = self.instances.get_mut(&key.instance) else { return false };
         let Some(sandbox) = instance.sandboxes.get_mut(&key.number) else { return false };
-        let project = instance.purpose.project.clone();
         let before = sandbox.clone();
         sandbox.state = state;
         let after = sandbox.clone();
-        self.uncount(key, &project, &before);
+        let place = Place::of(instance);
+        self.uncount(key, &place, &before);
         *self.counts.entry(after.function).or_default().of(state) += 1;
         *self.all.of(state) += 1;
         match state {
-            SandboxState::Idle { .. } => {
-                self.idle.entry(after.function).or_default().push((after.revision, key));
+            SandboxState::Idle { since, .. } => {
+                let ready = Ready { rank: place.rank, since: Reverse(since), key, revision: after.revision };
+                self.idle.entry(after.function).or_default().insert(ready);
             }
-            SandboxState::Busy { .. } => *self.busy_of_project.entry(project).or_default() += 1,
+            SandboxState::Busy { .. } => {
+                if let Some(project) = place.project {
+                    *self.busy_of_project.entry(project).or_default() += 1;
+                }
+            }
             SandboxState::Starting { .. } | SandboxState::Stopping { .. } => {}
         }
         true
     }
 
-    fn uncount(&mut self, key: SandboxKey, project: &ProjectId, sandbox: &Sandbox) {
+    fn uncount(&mut self, key: SandboxKey, place: &Place, sandbox: &Sandbox) {
         if let Some(counts) = self.counts.get_mut(&sandbox.function) {
             *counts.of(sandbox.state) -= 1;
         }
         *self.all.of(sandbox.state) -= 1;
         match sandbox.state {
-            SandboxState::Idle { .. } => {
+            SandboxState::Idle { since, .. } => {
                 if let Some(ready) = self.idle.get_mut(&sandbox.function) {
-                    ready.retain(|(_, other)| *other != key);
+                    let (rank, since) = (place.rank, Reverse(since));
+                    ready.remove(&Ready { rank, since, key, revision: sandbox.revision });
                     if ready.is_empty() {
                         self.idle.remove(&sandbox.function);
                     }
                 }
             }
             SandboxState::Busy { .. } => {
-                if let Some(busy) = self.busy_of_project.get_mut(project) {
+                if let Some(project) = &place.project
+                    && let Some(busy) = self.busy_of_project.get_mut(project)
+                {
                     *busy -= 1;
                     if *busy == 0 {
                         self.busy_of_project.remove(project);
@@ -382,7 +470,38 @@ mod tests {
     }
 
     fn purpose() -> Purpose {
-        Purpose { isolation: Isolation::Process, project: project(), function: None }
+        Purpose { isolation: Isolation::Process, holder: Holder::Project(project()) }
+    }
+
+    #[test]
+    fn work_gathers_in_the_earliest_instance_so_that_later_ones_become_empty() {
+        let now = Instant::now();
+        let (mut fleet, function) = (Fleet::default(), FunctionId::generate());
+        let instances: Vec<_> = (0..2).map(|_| InstanceId::generate()).collect();
+        for id in &instances {
+            fleet.book(*id, purpose(), 1024, now);
+            fleet.activate(*id, now);
+        }
+        // The later instance's is the one that was ready last.
+        for id in &instances {
+            let key = fleet.start(*id, function, 1, 128, now).unwrap();
+            fleet.ready(key, now + Duration::from_secs(key.number));
+        }
+        assert_eq!(fleet.idle(function, 1).unwrap().instance, instances[0]);
+    }
+
+    #[test]
+    fn an_instance_of_the_pool_is_given_away_once() {
+        let now = Instant::now();
+        let (mut fleet, id) = (Fleet::default(), InstanceId::generate());
+        let holder = Holder::Pool(RuntimeName::parse("python3").unwrap());
+        fleet.book(id, Purpose { isolation: Isolation::Vm, holder }, 1024, now);
+        let mine = || Holder::Project(project());
+        assert!(!fleet.claim(id, mine(), now), "it does not run yet");
+        fleet.activate(id, now);
+        assert!(fleet.claim(id, mine(), now));
+        assert!(!fleet.claim(id, Holder::Project(ProjectId::parse("other").unwrap()), now));
+        assert_eq!(fleet.instance(id).unwrap().purpose.holder, mine());
     }
 
     #[test]
@@ -390,14 +509,14 @@ mod tests {
         let now = Instant::now();
         let (mut fleet, instance, function) = (Fleet::default(), InstanceId::generate(), FunctionId::generate());
         fleet.book(instance, purpose(), 1024, now);
-        assert!(fleet.activate(instance, now));
+        assert!(fleet.activate(instance, now).is_some());
         let keys: Vec<_> = (0..3).map(|_| fleet.start(instance, function, 1, 128, now).unwrap()).collect();
         for key in &keys {
             assert!(fleet.ready(*key, now));
         }
         let execution = ExecutionId::generate();
         assert_eq!(fleet.assign(keys[0], execution), Some(false));
-        assert!(fleet.finished(keys[0], now));
+        assert!(fleet.finished(keys[0], now + Duration::from_millis(1)));
         assert_eq!(fleet.idle(function, 1), Some(keys[0]));
         assert_eq!(fleet.idle(function, 2), None);
         assert_eq!(fleet.assign(keys[0], execution), Some(true));
@@ -448,7 +567,7 @@ mod tests {
                 }
                 prop_assert_eq!(fleet.totals(), expected);
                 prop_assert_eq!(fleet.busy_of_project(&project()), expected.busy);
-                let ready: usize = functions.iter().filter_map(|f| fleet.idle.get(f)).map(Vec::len).sum();
+                let ready: usize = functions.iter().filter_map(|f| fleet.idle.get(f)).map(BTreeSet::len).sum();
                 prop_assert_eq!(ready, expected.idle as usize);
             }
             let left = fleet.instance(instance).unwrap().sandboxes.len();

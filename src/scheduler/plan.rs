@@ -1,13 +1,21 @@
-//! What a worker should start and stop now: a pure function of what it sees.
+//! What a worker should start and stop now: a pure function of what it sees. Here is what is needed; [`room`] finds
+//! places for it, [`shrink`] takes away what is not.
+
+mod room;
+mod shrink;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::model::instance::Isolation;
+use crate::model::runtime::RuntimeName;
 use crate::model::{FunctionId, InstanceId, ProjectId};
 
-use super::fleet::{Counts, Fleet, FleetInstance, InstancePhase, Purpose, SandboxKey, SandboxState};
-use super::offer::{Offers, Sharing};
+use super::fleet::{Counts, Fleet, Holder, InstancePhase, Purpose, SandboxKey, SandboxState};
+use super::history::KeepAlive;
+use super::offer::Offers;
+use super::pool::PoolTarget;
+use room::Place;
 
 /// What one function needs. Given in the order in which functions are to be served.
 #[derive(Clone, Debug)]
@@ -18,6 +26,8 @@ pub struct Demand {
     pub project: ProjectId,
     /// What separates its instances from others; one that is offered.
     pub isolation: Isolation,
+    /// Its runtime.
+    pub runtime: RuntimeName,
     /// Its present revision; sandboxes of another one take no new event.
     pub revision: u64,
     /// Memory of one sandbox.
@@ -28,6 +38,19 @@ pub struct Demand {
     pub limit: u32,
     /// How long an event takes, as far as is known.
     pub service_time: Option<Duration>,
+    /// Sandboxes that are kept started whether there is work or not: its provisioned concurrency, as far as it is here.
+    pub floor: u32,
+    /// Sandboxes that its past says it will soon need. What waits elsewhere goes before them.
+    pub expected: u32,
+}
+
+/// How a function that has sandboxes stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its present revision.
+    pub revision: u64,
+    /// How long its idle sandboxes are kept.
+    pub keep_alive: Duration,
 }
 
 /// What holds for the whole worker.
@@ -36,8 +59,8 @@ pub struct Limits {
     /// Most sandboxes being started at the same time.
     pub starting: u32,
     /// How long an idle sandbox is kept.
-    pub keep_alive: Duration,
-    /// How long an instance without sandboxes is kept.
+    pub keep_alive: KeepAlive,
+    /// How long an instance without sandboxes is kept, and one that could be emptied is left as it is.
     pub instance_keep_alive: Duration,
     /// Which instances there can be.
     pub offers: Offers,
@@ -57,12 +80,19 @@ pub enum Action {
     },
     /// Stop an idle sandbox.
     Stop(SandboxKey),
+    /// Give an instance of the pool to who needs it, for life.
+    Claim {
+        /// Which.
+        instance: InstanceId,
+        /// Who.
+        holder: Holder,
+    },
     /// Boot an instance.
     Boot {
         /// What it is for.
         purpose: Purpose,
-        /// The function that asked for it.
-        function: FunctionId,
+        /// The runtime that it must be able to run.
+        runtime: RuntimeName,
         /// Its memory for sandboxes, in MiB.
         memory_mib: u32,
     },
@@ -77,8 +107,10 @@ pub struct Observed<'a> {
     pub fleet: &'a Fleet,
     /// What is needed, in turn.
     pub demands: &'a [Demand],
-    /// Present revisions of all functions that have sandboxes; one that is missing is deleted.
-    pub revisions: &'a HashMap<FunctionId, u64>,
+    /// How all functions stand that have sandboxes; one that is missing is deleted.
+    pub standings: &'a HashMap<FunctionId, Standing>,
+    /// The pools and how full they should be.
+    pub pools: &'a [PoolTarget],
     /// What no instance is to be booted for now, because the last boot failed.
     pub no_boot: &'a HashSet<Purpose>,
     /// The bounds.
@@ -111,6 +143,8 @@ pub fn plan(observed: &Observed<'_>, now: Instant) -> Vec<Action> {
     for demand in observed.demands {
         plan.serve(demand);
     }
+    plan.refill_pools();
+    plan.empty_what_can_be_emptied();
     plan.retire_what_is_empty();
     plan.actions
 }
@@ -124,21 +158,37 @@ struct Planner<'a> {
     stopped: HashSet<SandboxKey>,
     used: HashSet<InstanceId>,
     retired: HashSet<InstanceId>,
+    /// Instances of the pool that were given away by this plan.
+    claimed: HashMap<InstanceId, Purpose>,
+    /// How many sandboxes each function that needs any is to keep, whatever their age.
+    kept: HashMap<FunctionId, u32>,
     /// Instances that boot, and those that are to boot, with the memory that nobody counts on yet.
     coming: Vec<(Purpose, u32)>,
     instances: HashMap<Isolation, u32>,
     starting: u32,
+    /// Sandboxes of old revisions.
+    stale: HashMap<FunctionId, Counts>,
+    /// Sandboxes of present revisions that can take events, after the actions so far.
+    remaining: HashMap<FunctionId, u32>,
 }
 
-/// Whether what was wanted for one more sandbox is under way, so that the next one can be looked at.
-enum Room {
-    Coming,
-    Lacking,
+/// Why another sandbox is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// An event waits for it: others make room.
+    Waiting,
+    /// It is to be ready ahead of need: it takes what is free, or what can be booted.
+    Ahead,
 }
 
 impl Demand {
     fn fits(&self, purpose: &Purpose) -> bool {
         purpose.covers(self.isolation, &self.project, self.function)
+    }
+
+    /// Sandboxes that are started and kept without an event that waits for them.
+    fn ahead(&self) -> u32 {
+        self.floor.max(self.expected).min(self.limit)
     }
 }
 
@@ -147,8 +197,18 @@ impl<'a> Planner<'a> {
         let mut free = HashMap::new();
         let mut coming = Vec::new();
         let mut instances: HashMap<Isolation, u32> = HashMap::new();
+        let mut stale: HashMap<FunctionId, Counts> = HashMap::new();
+        let mut remaining: HashMap<FunctionId, u32> = HashMap::new();
         for (id, instance) in observed.fleet.instances() {
             *instances.entry(instance.purpose.isolation).or_default() += 1;
+            for sandbox in instance.sandboxes.values() {
+                let standing = observed.standings.get(&sandbox.function);
+                if standing.is_none_or(|standing| standing.revision != sandbox.revision) {
+                    stale.entry(sandbox.function).or_default().add(sandbox.state);
+                } else if !matches!(sandbox.state, SandboxState::Stopping { .. }) {
+                    *remaining.entry(sandbox.function).or_default() += 1;
+                }
+            }
             match instance.phase {
                 InstancePhase::Active => {
                     free.insert(id, instance.free_mib());
@@ -165,9 +225,59 @@ impl<'a> Planner<'a> {
             stopped: HashSet::new(),
             used: HashSet::new(),
             retired: HashSet::new(),
+            claimed: HashMap::new(),
+            kept: observed.demands.iter().map(|demand| (demand.function, demand.ahead())).collect(),
             coming,
             instances,
             starting: observed.fleet.totals().starting,
+            stale,
+            remaining,
+        }
+    }
+
+    fn serve(&mut self, demand: &Demand) {
+        let counts = self.observed.fleet.counts(demand.function);
+        let stale = self.stale.get(&demand.function).copied().unwrap_or_default();
+        let desired = desired(demand, counts.busy, self.observed.limits.target_wait);
+        let coming = counts.starting + counts.idle - stale.starting - stale.idle;
+        let uncovered = demand.waiting.saturating_sub(coming);
+        let wanted_now = desired.saturating_sub(coming + counts.busy).min(uncovered);
+        let wanted_ahead = demand.ahead().saturating_sub(coming + counts.busy);
+        // A sandbox that is ending still holds its place: a limit is a limit. An idle one of an old revision never runs
+        // again, so the new revision need not wait for it.
+        let allowed = demand.limit.saturating_sub(counts.total() - stale.idle);
+        for n in 0..wanted_now.max(wanted_ahead).min(allowed) {
+            if self.starting >= self.observed.limits.starting {
+                return;
+            }
+            let need = if n < wanted_now { Need::Waiting } else { Need::Ahead };
+            match self.place(demand, need) {
+                Place::Here(instance) => self.start(instance, demand),
+                Place::Coming => {}
+                Place::Lacking => return,
+            }
+        }
+    }
+
+    fn start(&mut self, instance: InstanceId, demand: &Demand) {
+        self.starting += 1;
+        self.used.insert(instance);
+        if let Some(free) = self.free.get_mut(&instance) {
+            *free -= demand.memory_mib;
+        }
+        self.actions.push(Action::Start { instance, function: demand.function });
+    }
+
+    fn stop(&mut self, key: SandboxKey, sandbox: &super::fleet::Sandbox) {
+        if self.stopped.insert(key) {
+            let is_present = |standing: &Standing| standing.revision == sandbox.revision;
+            if self.observed.standings.get(&sandbox.function).is_some_and(is_present)
+                && let Some(remaining) = self.remaining.get_mut(&sandbox.function)
+            {
+                *remaining -= 1;
+            }
+            // Its memory is free only when it is gone: the next plan sees it.
+            self.actions.push(Action::Stop(key));
         }
     }
 
@@ -178,204 +288,6 @@ impl<'a> Planner<'a> {
                 SandboxState::Starting { .. } | SandboxState::Busy { .. } | SandboxState::Stopping { .. } => None,
             })
         })
-    }
-
-    /// Sandboxes of the function that serve another revision than the present one.
-    fn stale(&self, demand: &Demand) -> Counts {
-        let mut counts = Counts::default();
-        for (_, host) in self.observed.fleet.instances() {
-            for sandbox in host.sandboxes.values() {
-                if sandbox.function == demand.function && sandbox.revision != demand.revision {
-                    counts.add(sandbox.state);
-                }
-            }
-        }
-        counts
-    }
-
-    fn stop(&mut self, key: SandboxKey) {
-        if self.stopped.insert(key) {
-            // Its memory is free only when it is gone: the next plan sees it.
-            self.actions.push(Action::Stop(key));
-        }
-    }
-
-    fn stop_what_is_old(&mut self) {
-        let old: Vec<_> = self
-            .idle()
-            .filter(|(_, sandbox, since)| {
-                self.observed.revisions.get(&sandbox.function) != Some(&sandbox.revision)
-                    || self.now.saturating_duration_since(*since) >= self.observed.limits.keep_alive
-            })
-            .map(|(key, _, _)| key)
-            .collect();
-        for key in old {
-            self.stop(key);
-        }
-    }
-
-    fn serve(&mut self, demand: &Demand) {
-        let counts = self.observed.fleet.counts(demand.function);
-        let stale = self.stale(demand);
-        let desired = desired(demand, counts.busy, self.observed.limits.target_wait);
-        let coming = counts.starting + counts.idle - stale.starting - stale.idle;
-        let uncovered = demand.waiting.saturating_sub(coming);
-        let missing = desired.saturating_sub(coming + counts.busy).min(uncovered);
-        // A sandbox that is ending still holds its place: a limit is a limit. An idle one of an old revision never runs
-        // again, so the new revision need not wait for it.
-        let allowed = demand.limit.saturating_sub(counts.total() - stale.idle);
-        for _ in 0..missing.min(allowed) {
-            if self.starting >= self.observed.limits.starting {
-                return;
-            }
-            match self.room(demand) {
-                Some(instance) => {
-                    self.starting += 1;
-                    self.used.insert(instance);
-                    if let Some(free) = self.free.get_mut(&instance) {
-                        *free -= demand.memory_mib;
-                    }
-                    self.actions.push(Action::Start { instance, function: demand.function });
-                }
-                None => match self.make_room(demand) {
-                    Room::Coming => {}
-                    Room::Lacking => return,
-                },
-            }
-        }
-    }
-
-    /// The fullest instance for this that still has room, so that the others can become empty.
-    fn room(&self, demand: &Demand) -> Option<InstanceId> {
-        self.free
-            .iter()
-            .filter(|(id, free)| **free >= demand.memory_mib && !self.retired.contains(id))
-            .filter(|(id, _)| self.observed.fleet.instance(**id).is_some_and(|host| demand.fits(&host.purpose)))
-            .min_by_key(|(id, free)| (**free, **id))
-            .map(|(id, _)| *id)
-    }
-
-    /// Nothing is free: wait for what is coming, take from what lies idle, boot another instance, or have one of others
-    /// go, in this order.
-    fn make_room(&mut self, demand: &Demand) -> Room {
-        let reserved =
-            self.coming.iter_mut().find(|(purpose, free)| demand.fits(purpose) && *free >= demand.memory_mib);
-        if let Some((_, free)) = reserved {
-            *free -= demand.memory_mib;
-            return Room::Coming;
-        }
-        if self.evict_from_own(demand) {
-            return Room::Lacking;
-        }
-        let Some(offer) = self.observed.limits.offers.terms(demand.isolation) else { return Room::Lacking };
-        let function = match offer.sharing {
-            Sharing::Function => Some(demand.function),
-            Sharing::Project => None,
-        };
-        let purpose = Purpose { isolation: demand.isolation, project: demand.project.clone(), function };
-        let Some(memory_mib) = offer.instance_mib(demand.memory_mib) else { return Room::Lacking };
-        if self.observed.no_boot.contains(&purpose) {
-            return Room::Lacking;
-        }
-        let booting = self.coming.iter().filter(|(other, _)| other.isolation == demand.isolation).count();
-        if booting >= usize::try_from(offer.booting).unwrap_or(usize::MAX) {
-            return Room::Lacking;
-        }
-        let instances = self.instances.entry(demand.isolation).or_default();
-        if *instances >= offer.instances {
-            self.retire_one_of_another(demand);
-            return Room::Lacking;
-        }
-        *instances += 1;
-        self.coming.push((purpose.clone(), memory_mib - demand.memory_mib));
-        self.actions.push(Action::Boot { purpose, function: demand.function, memory_mib });
-        Room::Coming
-    }
-
-    /// Stops idle sandboxes of other functions in one instance for this, oldest first, if that frees enough.
-    fn evict_from_own(&mut self, demand: &Demand) -> bool {
-        let wanted: HashSet<_> =
-            self.observed.demands.iter().filter(|other| other.waiting > 0).map(|other| other.function).collect();
-        for (id, host) in self.observed.fleet.instances() {
-            if !demand.fits(&host.purpose) || !matches!(host.phase, InstancePhase::Active) || self.retired.contains(&id)
-            {
-                continue;
-            }
-            let mut idle: Vec<_> = self
-                .idle()
-                .filter(|(key, sandbox, _)| key.instance == id && !wanted.contains(&sandbox.function))
-                .map(|(key, sandbox, since)| (since, key, sandbox.memory_mib))
-                .collect();
-            // What is ending already counts: it was asked to go for somebody.
-            let ending: u32 = host
-                .sandboxes
-                .values()
-                .filter(|sandbox| matches!(sandbox.state, SandboxState::Stopping { .. }))
-                .map(|sandbox| sandbox.memory_mib)
-                .sum();
-            let mut coming = self.free.get(&id).copied().unwrap_or(0) + ending;
-            if coming >= demand.memory_mib {
-                return true;
-            }
-            idle.sort_unstable();
-            let mut victims = Vec::new();
-            for (_, key, memory_mib) in idle {
-                victims.push(key);
-                coming += memory_mib;
-                if coming >= demand.memory_mib {
-                    for victim in victims {
-                        self.stop(victim);
-                    }
-                    self.used.insert(id);
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    /// Gives up the instance of the same kind for something else that has been without work for longest.
-    fn retire_one_of_another(&mut self, demand: &Demand) {
-        let last_use = |host: &FleetInstance| {
-            host.sandboxes.values().try_fold(host.empty_since, |latest, sandbox| match sandbox.state {
-                SandboxState::Idle { since, .. } => Some(latest.max(since)),
-                SandboxState::Starting { .. } | SandboxState::Busy { .. } | SandboxState::Stopping { .. } => None,
-            })
-        };
-        let victim = self
-            .observed
-            .fleet
-            .instances()
-            .filter(|(id, host)| {
-                host.purpose.isolation == demand.isolation
-                    && !demand.fits(&host.purpose)
-                    && matches!(host.phase, InstancePhase::Active)
-                    && !self.used.contains(id)
-                    && !self.retired.contains(id)
-            })
-            .filter_map(|(id, host)| Some((last_use(host)?, id)))
-            .min();
-        if let Some((_, id)) = victim {
-            self.retired.insert(id);
-            self.actions.push(Action::Retire(id));
-        }
-    }
-
-    fn retire_what_is_empty(&mut self) {
-        let empty: Vec<_> = self
-            .observed
-            .fleet
-            .instances()
-            .filter(|(id, host)| {
-                matches!(host.phase, InstancePhase::Active)
-                    && host.sandboxes.is_empty()
-                    && !self.used.contains(id)
-                    && !self.retired.contains(id)
-                    && self.now.saturating_duration_since(host.empty_since) >= self.observed.limits.instance_keep_alive
-            })
-            .map(|(id, _)| id)
-            .collect();
-        self.actions.extend(empty.into_iter().map(Action::Retire));
     }
 }
 

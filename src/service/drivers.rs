@@ -1,5 +1,6 @@
 //! From options to drivers, each with the terms on which the fleet uses it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::model::runtime::RuntimeName;
 use crate::model::{DeploymentId, Invalid};
 use crate::openstack::zun as zun_client;
 use crate::scheduler::offer::{Offer, Sharing};
+use crate::scheduler::pool::PoolTerms;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Service;
 use crate::worker::fleet::DriverSetup;
@@ -99,6 +101,7 @@ fn zun(options: &ZunOptions, cloud: &Cloud, deployment: DeploymentId) -> Result<
             booting: options.max_booting,
             boot_timeout: Duration::from_secs(options.boot_timeout) + CALL_WITHIN,
         },
+        pools: pools("[zun] pools", Isolation::Container, &options.pools)?,
         gateway: address("[zun] gateway_address", options.gateway_address.as_deref())?,
         watch: WATCH_CLOUD,
     })
@@ -132,6 +135,7 @@ fn nova(options: &NovaOptions, cloud: &Cloud, deployment: DeploymentId) -> Resul
             booting: options.max_booting,
             boot_timeout: Duration::from_secs(options.boot_timeout),
         },
+        pools: pools("[nova] pools", Isolation::Vm, &options.pools)?,
         gateway: address("[nova] gateway_address", options.gateway_address.as_deref())?,
         watch: WATCH_CLOUD,
     })
@@ -152,6 +156,16 @@ fn pull_policy(word: &str) -> zun_client::PullPolicy {
 
 fn sharing(word: &str) -> Sharing {
     if word == "project" { Sharing::Project } else { Sharing::Function }
+}
+
+/// The option `pools` of a driver.
+fn pools(
+    option: &'static str,
+    isolation: Isolation,
+    entries: &BTreeMap<String, String>,
+) -> Result<Vec<PoolTerms>, Invalid> {
+    let read = entries.iter().map(|(name, size)| PoolTerms::parse(isolation, name, size));
+    read.collect::<Result<_, _>>().map_err(|invalid| Invalid::new(option, invalid.to_string()))
 }
 
 fn address(option: &str, text: Option<&str>) -> Result<Option<SocketAddr>, Invalid> {
@@ -184,6 +198,7 @@ fn local(options: &LocalOptions, state_dir: &Path, tasks: &Tasks) -> Result<Driv
             booting: options.max_instances,
             boot_timeout: Duration::from_secs(options.boot_timeout),
         },
+        pools: pools("[local] pools", Isolation::Process, &options.pools)?,
         gateway: None,
         watch: WATCH_PROCESSES,
     })

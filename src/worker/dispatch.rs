@@ -3,6 +3,7 @@
 
 mod conclude;
 mod desk;
+mod foresight;
 pub mod give_up;
 mod log;
 mod serve;
@@ -28,8 +29,9 @@ use crate::model::function::QueueName;
 use crate::model::instance::Isolation;
 use crate::model::runtime::RuntimeName;
 use crate::model::{Execution, ExecutionId, Function, FunctionId, InstanceId, Invalid, ProjectId, Timestamp, WorkerId};
-use crate::scheduler::fleet::Purpose;
+use crate::scheduler::fleet::{Holder, Purpose};
 use crate::scheduler::plan::Limits;
+use crate::scheduler::pool::PoolTerms;
 use crate::scheduler::retry::Backoff;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -105,6 +107,8 @@ pub enum Effect {
     Boot(Box<Boot>),
     /// Delete an instance.
     Delete(InstanceId),
+    /// Note whose an instance of the pool is from now on.
+    Claim(InstanceId, Holder),
     /// Write this down.
     Record(Box<Record>),
     /// Answer a caller.
@@ -120,7 +124,7 @@ pub struct Boot {
     pub id: InstanceId,
     /// What it is for.
     pub purpose: Purpose,
-    /// The runtime of the function that asked for it.
+    /// The runtime that it must be able to run.
     pub runtime: RuntimeName,
     /// Memory for its sandboxes, in MiB.
     pub memory_mib: u32,
@@ -140,6 +144,8 @@ pub struct BootFailure {
 pub struct Options {
     /// Bounds of the planner.
     pub limits: Limits,
+    /// Instances that are kept ready.
+    pub pools: Vec<PoolTerms>,
     /// Most executions running at the same time.
     pub max_running: u32,
     /// Most executions of one project running at the same time.
@@ -324,6 +330,7 @@ impl Hands {
             Effect::Send(instance, message, body) => self.gateway.send(instance, message, body),
             Effect::Boot(boot) => self.fleet.boot(*boot),
             Effect::Delete(instance) => self.fleet.delete(instance),
+            Effect::Claim(instance, holder) => self.fleet.claim(instance, holder),
             Effect::Record(record) => self.recorder.write(*record).await,
             Effect::Reply(reply, execution) => {
                 // A caller that went away does not want its answer.

@@ -14,7 +14,9 @@ use crate::driver::{Driver, DriverError, GatewayAccess, InstanceSpec, Observed, 
 use crate::model::execution::WaitingFor;
 use crate::model::instance::{Instance, InstanceState, Isolation};
 use crate::model::{InstanceId, WorkerId};
+use crate::scheduler::fleet::Holder;
 use crate::scheduler::offer::Offer;
+use crate::scheduler::pool::PoolTerms;
 use crate::store::Store;
 use crate::task::{Tasks, chain};
 
@@ -36,6 +38,8 @@ pub struct DriverSetup {
     pub driver: Arc<dyn Driver>,
     /// The bounds.
     pub offer: Offer,
+    /// Its instances that are kept ready.
+    pub pools: Vec<PoolTerms>,
     /// Where its agents dial; none: at the gateway's own address.
     pub gateway: Option<std::net::SocketAddr>,
     /// How often it is asked what became of its instances.
@@ -63,12 +67,19 @@ struct Shared {
     me: WorkerId,
     makers: BTreeMap<Isolation, Maker>,
     /// What was asked for and is not gone yet, by the kind of its driver.
-    booted: Mutex<HashMap<InstanceId, Isolation>>,
+    booted: Mutex<HashMap<InstanceId, Booted>>,
     store: Arc<dyn Store>,
     gateway: Gateway,
     dispatch: Dispatch,
     tasks: Tasks,
     calls: Semaphore,
+}
+
+/// An instance that was asked for.
+struct Booted {
+    isolation: Isolation,
+    /// As the store has it, or is about to.
+    record: Instance,
 }
 
 impl FleetHandle {
@@ -102,6 +113,19 @@ impl FleetHandle {
     pub fn delete(&self, id: InstanceId) {
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.run("instance deletion", async move { shared.delete(id).await });
+    }
+
+    /// Notes whose an instance of the pool is from now on.
+    pub fn claim(&self, id: InstanceId, holder: Holder) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.run("instance claim", async move {
+            shared
+                .note(id, |record| {
+                    record.project_id = holder.project().cloned();
+                    record.function_id = holder.function();
+                })
+                .await;
+        });
     }
 
     /// The kinds of instances that it has made.
@@ -153,7 +177,7 @@ impl FleetHandle {
 impl Shared {
     fn made_by(&self, isolation: Isolation) -> Vec<InstanceId> {
         let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
-        booted.iter().filter(|(_, of)| **of == isolation).map(|(id, _)| *id).collect()
+        booted.iter().filter(|(_, booted)| booted.isolation == isolation).map(|(id, _)| *id).collect()
     }
 
     /// Tells the dispatcher what became of an instance, if anything did.
@@ -184,8 +208,8 @@ impl Shared {
         // Written down and expected before it is asked for: a crash in between leaves a trace, not an orphan.
         let instance = Instance {
             id,
-            project_id: purpose.project.clone(),
-            function_id: purpose.function,
+            project_id: purpose.holder.project().cloned(),
+            function_id: purpose.holder.function(),
             worker: self.me,
             driver: maker.driver.name().to_owned(),
             state: InstanceState::Booting,
@@ -195,10 +219,11 @@ impl Shared {
             ready_at: None,
             error: None,
         };
-        self.booted.lock().unwrap_or_else(PoisonError::into_inner).insert(id, purpose.isolation);
+        let booted = Booted { isolation: purpose.isolation, record: instance.clone() };
+        self.booted.lock().unwrap_or_else(PoisonError::into_inner).insert(id, booted);
         self.store.put_instance(&instance).await.map_err(|error| cloud(chain(&error)))?;
         self.gateway.expect(id, token.clone());
-        let (project_id, function_id) = (purpose.project, purpose.function);
+        let (project_id, function_id) = (instance.project_id, instance.function_id);
         let gateway = maker.gateway.clone();
         let spec = InstanceSpec { id, project_id, function_id, runtime, memory_mib, gateway, token };
         {
@@ -215,12 +240,46 @@ impl Shared {
         if !self.gateway.seen(id).await {
             return Ok(()); // It is on its way out already.
         }
-        let active = Instance { state: InstanceState::Active, ready_at: Some(clock::now()), ..instance };
-        if let Err(error) = self.store.put_instance(&active).await {
-            let error = chain(&error);
-            tracing::warn!(instance.id = %id, error, "the record of instance {id} is behind: {error}");
-        }
+        self.note(id, |record| {
+            record.state = InstanceState::Active;
+            record.ready_at = Some(clock::now());
+        })
+        .await;
         Ok(())
+    }
+
+    /// Changes an instance's record here and in the store. Two changes may be written in either order: who finds that the
+    /// record is not what it wrote any more writes it again.
+    async fn note(&self, id: InstanceId, change: impl FnOnce(&mut Instance)) {
+        let record = || {
+            let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+            booted.get(&id).map(|booted| booted.record.clone())
+        };
+        if let Some(booted) = self.booted.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&id) {
+            change(&mut booted.record);
+        }
+        let mut written = None;
+        while let Some(next) = record()
+            && written.as_ref() != Some(&next)
+        {
+            if let Err(error) = self.store.put_instance(&next).await {
+                let error = chain(&error);
+                tracing::warn!(instance.id = %id, error, "the record of instance {id} is behind: {error}");
+                return;
+            }
+            written = Some(next);
+        }
+        if written.is_some() && record().is_none() {
+            // It went while its record was written.
+            self.forget(id).await;
+        }
+    }
+
+    async fn forget(&self, id: InstanceId) {
+        if let Err(error) = self.store.delete_instance(id).await {
+            let error = chain(&error);
+            tracing::warn!(instance.id = %id, error, "instance {id} is gone, its record is not: {error}");
+        }
     }
 
     async fn delete(&self, id: InstanceId) {
@@ -233,11 +292,8 @@ impl Shared {
         for _ in 0..DELETE_TRIES {
             match self.try_delete(id).await {
                 Ok(()) => {
-                    if let Err(error) = self.store.delete_instance(id).await {
-                        let error = chain(&error);
-                        tracing::warn!(instance.id = %id, error, "instance {id} is gone, its record is not: {error}");
-                    }
                     self.gone(id).await;
+                    self.forget(id).await;
                     return;
                 }
                 Err(error) => {
@@ -260,8 +316,7 @@ impl Shared {
 
     /// Logs what the driver can tell of an instance whose agent has never called, before it is gone.
     async fn explain(&self, id: InstanceId) {
-        let isolation = self.booted.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
-        let Some(maker) = isolation.and_then(|isolation| self.makers.get(&isolation)) else { return };
+        let Some(maker) = self.maker_of(id) else { return };
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Ok(Some(text)) = tokio::time::timeout(EXPLAIN_TIMEOUT, maker.driver.explain(id)).await
         {
@@ -269,10 +324,14 @@ impl Shared {
         }
     }
 
+    fn maker_of(&self, id: InstanceId) -> Option<&Maker> {
+        let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.makers.get(&booted.get(&id)?.isolation)
+    }
+
     async fn try_delete(&self, id: InstanceId) -> Result<(), DriverError> {
-        let isolation = self.booted.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
         // One that was never asked for is gone.
-        let Some(maker) = isolation.and_then(|isolation| self.makers.get(&isolation)) else { return Ok(()) };
+        let Some(maker) = self.maker_of(id) else { return Ok(()) };
         match tokio::time::timeout(CALL_TIMEOUT, maker.driver.delete(id)).await {
             Ok(result) => result,
             Err(_) => Err(DriverError::Unavailable("the driver did not answer in time".into())),

@@ -66,7 +66,7 @@ impl Subject {
     pub fn spec(&self) -> InstanceSpec {
         InstanceSpec {
             id: InstanceId::generate(),
-            project_id: ProjectId::parse("conformance").unwrap(),
+            project_id: Some(ProjectId::parse("conformance").unwrap()),
             function_id: Some(FunctionId::generate()),
             runtime: RuntimeName::parse("python3").unwrap(),
             memory_mib: self.memory_mib,

@@ -61,7 +61,9 @@ pub(super) fn server(
     };
     tell("lambda_deployment", deployment.to_owned());
     tell("lambda_instance", spec.id.to_string());
-    tell("lambda_project", spec.project_id.as_str().to_owned());
+    if let Some(project) = &spec.project_id {
+        tell("lambda_project", project.as_str().to_owned());
+    }
     tell("lambda_runtime", spec.runtime.to_string());
     if let Some(function) = spec.function_id {
         tell("lambda_function", function.to_string());
@@ -97,7 +99,7 @@ mod tests {
     fn spec() -> InstanceSpec {
         InstanceSpec {
             id: InstanceId::generate(),
-            project_id: ProjectId::parse("5a1f0e9c8b7d4e6fa1b2c3d4e5f60718").unwrap(),
+            project_id: Some(ProjectId::parse("5a1f0e9c8b7d4e6fa1b2c3d4e5f60718").unwrap()),
             function_id: Some(FunctionId::generate()),
             runtime: RuntimeName::parse("python3").unwrap(),
             memory_mib: 384,
@@ -169,7 +171,7 @@ mod tests {
         assert_eq!(told, expected);
         assert!(text.ends_with('\n') && text.contains("one-time"));
         assert!(server.metadata.values().all(|value| !value.contains("one-time") && value.len() <= 255));
-        assert_eq!(server.metadata["lambda_project"], spec.project_id.as_str());
+        assert_eq!(server.metadata["lambda_project"], spec.project_id.unwrap().as_str());
     }
 
     #[test]

@@ -20,7 +20,7 @@ const NETWORK: &str = "00000000-0000-0000-0000-000000000002";
 fn spec() -> InstanceSpec {
     InstanceSpec {
         id: InstanceId::generate(),
-        project_id: ProjectId::parse("p").unwrap(),
+        project_id: Some(ProjectId::parse("p").unwrap()),
         function_id: None,
         runtime: RuntimeName::parse("python3").unwrap(),
         memory_mib: 256,

@@ -36,7 +36,7 @@ fn driver() -> ZunDriver {
 fn spec() -> InstanceSpec {
     InstanceSpec {
         id: InstanceId::generate(),
-        project_id: ProjectId::parse("p").unwrap(),
+        project_id: Some(ProjectId::parse("p").unwrap()),
         function_id: Some(FunctionId::generate()),
         runtime: RuntimeName::parse("python3").unwrap(),
         memory_mib: 192,

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::ExecutionId;
-use crate::scheduler::offer::Offer;
+use crate::scheduler::offer::{Offer, Sharing};
+use crate::scheduler::pool::PoolKey;
 
 const INSTANCE_MIB: u32 = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -24,7 +25,7 @@ const CONTAINERS: Offer = Offer { sharing: Sharing::Function, memory_mib: 128, i
 fn limits() -> Limits {
     Limits {
         starting: 4,
-        keep_alive: KEEP_ALIVE,
+        keep_alive: KeepAlive::fixed(KEEP_ALIVE),
         instance_keep_alive: INSTANCE_KEEP_ALIVE,
         offers: Offers::new([(Isolation::Process, OFFER), (Isolation::Container, CONTAINERS)]),
         target_wait: TARGET_WAIT,
@@ -32,16 +33,27 @@ fn limits() -> Limits {
 }
 
 fn of_project(n: usize) -> Purpose {
-    Purpose { isolation: Isolation::Process, project: project(n), function: None }
+    Purpose { isolation: Isolation::Process, holder: Holder::Project(project(n)) }
+}
+
+fn of_function(demand: &Demand) -> Purpose {
+    Purpose { isolation: demand.isolation, holder: Holder::Function(demand.project.clone(), demand.function) }
+}
+
+const fn standing(revision: u64) -> Standing {
+    Standing { revision, keep_alive: KEEP_ALIVE }
 }
 
 fn boot(demand: &Demand) -> Action {
-    let purpose = of_project(0);
-    Action::Boot { purpose, function: demand.function, memory_mib: INSTANCE_MIB }
+    Action::Boot { purpose: of_project(0), runtime: demand.runtime.clone(), memory_mib: INSTANCE_MIB }
 }
 
 fn project(n: usize) -> ProjectId {
     ProjectId::parse(&format!("p{n}")).unwrap()
+}
+
+fn python() -> RuntimeName {
+    RuntimeName::parse("python3").unwrap()
 }
 
 fn demand(function: FunctionId, waiting: u32) -> Demand {
@@ -50,36 +62,40 @@ fn demand(function: FunctionId, waiting: u32) -> Demand {
         function,
         project: project(0),
         isolation,
+        runtime: python(),
         revision: 1,
         memory_mib: 128,
         waiting,
         limit: 10,
         service_time: None,
+        floor: 0,
+        expected: 0,
     }
 }
 
 /// A worker that does what the plan says, at once.
 struct World {
     fleet: Fleet,
-    revisions: HashMap<FunctionId, u64>,
+    standings: HashMap<FunctionId, Standing>,
+    pools: Vec<PoolTarget>,
     now: Instant,
 }
 
 impl World {
     fn new() -> Self {
-        Self { fleet: Fleet::default(), revisions: HashMap::new(), now: Instant::now() }
+        Self { fleet: Fleet::default(), standings: HashMap::new(), pools: Vec::new(), now: Instant::now() }
     }
 
     fn active_instance(&mut self, project: &ProjectId) -> InstanceId {
         let id = InstanceId::generate();
-        let purpose = Purpose { isolation: Isolation::Process, project: project.clone(), function: None };
+        let purpose = Purpose { isolation: Isolation::Process, holder: Holder::Project(project.clone()) };
         self.fleet.book(id, purpose, INSTANCE_MIB, self.now);
         self.fleet.activate(id, self.now);
         id
     }
 
     fn idle_sandbox(&mut self, instance: InstanceId, function: FunctionId, memory_mib: u32) -> SandboxKey {
-        self.revisions.insert(function, 1);
+        self.standings.insert(function, standing(1));
         let key = self.fleet.start(instance, function, 1, memory_mib, self.now).unwrap();
         self.fleet.ready(key, self.now);
         key
@@ -89,7 +105,8 @@ impl World {
         let observed = Observed {
             fleet: &self.fleet,
             demands,
-            revisions: &self.revisions,
+            standings: &self.standings,
+            pools: &self.pools,
             no_boot: &HashSet::new(),
             limits: &limits(),
         };
@@ -101,7 +118,7 @@ impl World {
             match action {
                 Action::Start { instance, function } => {
                     let demand = demands.iter().find(|demand| demand.function == *function).unwrap();
-                    self.revisions.insert(*function, demand.revision);
+                    self.standings.insert(*function, standing(demand.revision));
                     let key = self.fleet.start(*instance, *function, demand.revision, demand.memory_mib, self.now);
                     self.fleet.ready(key.unwrap(), self.now);
                 }
@@ -113,7 +130,8 @@ impl World {
                     self.fleet.stop(*key);
                     self.fleet.ended(*key, self.now);
                 }
-                Action::Boot { purpose, function: _, memory_mib } => {
+                Action::Claim { instance, holder } => assert!(self.fleet.claim(*instance, holder.clone(), self.now)),
+                Action::Boot { purpose, runtime: _, memory_mib } => {
                     let id = InstanceId::generate();
                     self.fleet.book(id, purpose.clone(), *memory_mib, self.now);
                     self.fleet.activate(id, self.now);
@@ -171,8 +189,8 @@ fn sandboxes_of_an_old_revision_and_of_a_deleted_function_go_at_once() {
     let (updated, deleted) = (FunctionId::generate(), FunctionId::generate());
     let old = world.idle_sandbox(instance, updated, 128);
     let orphan = world.idle_sandbox(instance, deleted, 128);
-    world.revisions.insert(updated, 2);
-    world.revisions.remove(&deleted);
+    world.standings.insert(updated, standing(2));
+    world.standings.remove(&deleted);
     assert_eq!(world.plan(&[]), [Action::Stop(old), Action::Stop(orphan)]);
 }
 
@@ -205,14 +223,11 @@ proptest! {
         let mut demands: Vec<_> = needs
             .iter()
             .map(|(waiting, limit, memory_mib, p, contained)| Demand {
-                function: FunctionId::generate(),
                 project: project(*p),
                 isolation: if *contained { Isolation::Container } else { Isolation::Process },
-                revision: 1,
                 memory_mib: *memory_mib,
-                waiting: *waiting,
                 limit: *limit,
-                service_time: None,
+                ..demand(FunctionId::generate(), *waiting)
             })
             .collect();
         let mut busy: Vec<SandboxKey> = Vec::new();
@@ -267,8 +282,8 @@ fn what_waits_boots_as_many_instances_as_it_needs_and_no_more() {
     let mut world = World::new();
     let mut demand = demand(FunctionId::generate(), 5);
     demand.isolation = Isolation::Container;
-    let purpose = Purpose { isolation: Isolation::Container, project: project(0), function: Some(demand.function) };
-    let boot = Action::Boot { purpose: purpose.clone(), function: demand.function, memory_mib: 128 };
+    let purpose = of_function(&demand);
+    let boot = Action::Boot { purpose: purpose.clone(), runtime: python(), memory_mib: 128 };
     let demands = [demand];
     assert_eq!(world.plan(&demands), [boot.clone(), boot.clone()], "two may boot at the same time");
     let booting: Vec<_> = (0..2).map(|_| InstanceId::generate()).collect();
@@ -298,6 +313,165 @@ fn an_instance_of_one_function_takes_no_other_and_goes_when_another_needs_its_pl
         world.now += Duration::from_secs(1);
     }
     let actions = world.plan(&demands[3..]);
-    let oldest = world.fleet.instances().find(|(_, host)| host.purpose.function == Some(demands[0].function));
+    let oldest = world.fleet.instances().find(|(_, host)| host.purpose.holder.function() == Some(demands[0].function));
     assert_eq!(actions, [Action::Retire(oldest.unwrap().0)]);
+}
+
+fn pool(target: u32) -> PoolTarget {
+    let key = PoolKey { isolation: Isolation::Container, runtime: python(), memory_mib: 256 };
+    PoolTarget { key, target }
+}
+
+fn of_pool() -> Purpose {
+    Purpose { isolation: Isolation::Container, holder: Holder::Pool(python()) }
+}
+
+#[test]
+fn an_instance_of_the_pool_is_used_before_one_is_booted_and_the_pool_is_refilled() {
+    let mut world = World::new();
+    world.pools = vec![pool(1)];
+    let refill = Action::Boot { purpose: of_pool(), runtime: python(), memory_mib: 256 };
+    let actions = world.plan(&[]);
+    assert_eq!(actions, std::slice::from_ref(&refill));
+    world.carry_out(&actions, &[]);
+    assert_eq!(world.plan(&[]), [], "it is full");
+    let ready = world.fleet.instances().next().unwrap().0;
+    let large = Demand { isolation: Isolation::Container, memory_mib: 512, ..demand(FunctionId::generate(), 1) };
+    let other = Demand { runtime: RuntimeName::parse("provided").unwrap(), memory_mib: 128, ..large.clone() };
+    for demand in [&large, &other] {
+        assert!(matches!(world.plan(std::slice::from_ref(demand))[..], [Action::Boot { .. }]), "it does not fit");
+    }
+    let demands = [Demand { isolation: Isolation::Container, ..demand(FunctionId::generate(), 1) }];
+    let holder = of_function(&demands[0]).holder;
+    let function = demands[0].function;
+    let actions = world.plan(&demands);
+    let used = [Action::Claim { instance: ready, holder: holder.clone() }, Action::Start { instance: ready, function }];
+    assert_eq!(actions, [used.as_slice(), &[refill]].concat());
+    world.carry_out(&actions, &demands);
+    assert_eq!(world.fleet.instance(ready).unwrap().purpose.holder, holder);
+    // A second event of the function finds its own instance, which has room for two.
+    let more = [Demand { waiting: 2, ..demands[0].clone() }];
+    assert_eq!(world.plan(&more), [Action::Start { instance: ready, function }]);
+}
+
+#[test]
+fn what_a_pool_has_too_many_of_goes_after_a_while_and_before_what_belongs_to_somebody() {
+    let mut world = World::new();
+    world.pools = vec![pool(2)];
+    for _ in 0..2 {
+        let actions = world.plan(&[]);
+        world.carry_out(&actions, &[]);
+    }
+    assert_eq!(world.fleet.instances().count(), 2);
+    world.pools = vec![pool(1)];
+    assert_eq!(world.plan(&[]), [], "not at once");
+    world.now += INSTANCE_KEEP_ALIVE;
+    assert!(matches!(world.plan(&[])[..], [Action::Retire(_)]));
+    world.pools = vec![pool(2)];
+    // All three places are taken: two by the pool, one by a function.
+    let demands = [Demand { isolation: Isolation::Container, memory_mib: 512, ..demand(FunctionId::generate(), 1) }];
+    let actions = world.plan(&demands);
+    world.carry_out(&actions, &demands);
+    let another = [Demand { function: FunctionId::generate(), ..demands[0].clone() }];
+    let actions = world.plan(&another);
+    let [Action::Retire(gone)] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!(world.fleet.instance(gone).unwrap().purpose, of_pool());
+}
+
+#[test]
+fn what_is_to_be_kept_started_is_started_without_work_and_does_not_grow_old() {
+    let mut world = World::new();
+    world.active_instance(&project(0));
+    let demands = [Demand { floor: 2, limit: 3, ..demand(FunctionId::generate(), 0) }];
+    for _ in 0..5 {
+        let actions = world.plan(&demands);
+        world.carry_out(&actions, &demands);
+        world.now += KEEP_ALIVE;
+    }
+    assert_eq!(world.fleet.counts(demands[0].function).idle, 2);
+    assert_eq!(world.plan(&demands), []);
+    assert_eq!(world.plan(&[]).len(), 2, "and goes when it is not to be kept any more");
+}
+
+#[test]
+fn what_is_provisioned_makes_no_room_and_what_is_only_expected_does() {
+    for (floor, expected) in [(1, 0), (0, 1)] {
+        let mut world = World::new();
+        let instance = world.active_instance(&project(0));
+        let function = FunctionId::generate();
+        let idle = world.idle_sandbox(instance, function, 1000);
+        let kept = Demand { floor, expected, memory_mib: 1000, ..demand(function, 0) };
+        let actions = world.plan(&[demand(FunctionId::generate(), 1), kept]);
+        assert_eq!(actions.contains(&Action::Stop(idle)), expected == 1, "{actions:?}");
+    }
+}
+
+#[test]
+fn an_instance_that_keeps_little_is_emptied_when_others_can_take_it_over() {
+    let mut world = World::new();
+    let (full, emptier) = (world.active_instance(&project(0)), world.active_instance(&project(0)));
+    let (common, lonely) = (FunctionId::generate(), FunctionId::generate());
+    for _ in 0..3 {
+        world.idle_sandbox(full, common, 128);
+    }
+    let surplus = world.idle_sandbox(emptier, common, 128);
+    let only = world.idle_sandbox(emptier, lonely, 128);
+    let demands = [Demand { floor: 1, ..demand(lonely, 0) }];
+    assert_eq!(world.plan(&demands), [], "while things may still happen in it");
+    world.now += INSTANCE_KEEP_ALIVE;
+    let actions = world.plan(&demands);
+    let start = Action::Start { instance: full, function: lonely };
+    assert_eq!(actions, [Action::Stop(surplus), start], "first another one is started");
+    world.carry_out(&actions, &demands);
+    let actions = world.plan(&demands);
+    assert_eq!(actions, [Action::Stop(only)]);
+    world.carry_out(&actions, &demands);
+    world.now += INSTANCE_KEEP_ALIVE;
+    assert!(world.plan(&demands).contains(&Action::Retire(emptier)));
+    assert_eq!(world.fleet.counts(lonely).idle, 1);
+}
+
+proptest! {
+    #[test]
+    fn with_pools_and_floors_every_limit_holds_and_the_fleet_comes_to_rest(
+        needs in prop::collection::vec((0u32..8, 1u32..6, 64u32..600, 0usize..4, any::<bool>(), 0u32..4, 0u32..4), 1..8),
+        target in 0u32..4,
+    ) {
+        let mut world = World::new();
+        world.pools = vec![pool(target)];
+        let demands: Vec<_> = needs
+            .iter()
+            .map(|(_, limit, memory_mib, p, contained, floor, expected)| Demand {
+                project: project(*p),
+                isolation: if *contained { Isolation::Container } else { Isolation::Process },
+                memory_mib: *memory_mib,
+                limit: *limit,
+                floor: *floor,
+                expected: *expected,
+                ..demand(FunctionId::generate(), 0)
+            })
+            .collect();
+        let mut still = 0;
+        for round in 0.. {
+            prop_assert!(round < 300, "it does not come to rest");
+            world.now += Duration::from_secs(5);
+            let actions = world.plan(&demands);
+            still = if actions.is_empty() { still + 1 } else { 0 };
+            if still > 20 {
+                break;
+            }
+            world.carry_out(&actions, &demands);
+            for isolation in [Isolation::Process, Isolation::Container] {
+                let of_kind = world.fleet.instances().filter(|(_, host)| host.purpose.isolation == isolation).count();
+                prop_assert!(of_kind <= limits().offers.terms(isolation).unwrap().instances as usize);
+            }
+            for (_, instance) in world.fleet.instances() {
+                let promised: u32 = instance.sandboxes.values().map(|sandbox| sandbox.memory_mib).sum();
+                prop_assert!(promised <= instance.memory_mib);
+            }
+            for demand in &demands {
+                prop_assert!(world.fleet.counts(demand.function).total() <= demand.limit);
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::super::{FORGOTTEN_WORKER_REFUSED, Result, Scope, StoreError};
 use super::query;
 use crate::model::instance::Instance;
 use crate::model::worker::{Worker, WorkerState};
-use crate::model::{DeploymentId, InstanceId, Timestamp, WorkerId};
+use crate::model::{DeploymentId, InstanceId, ProjectId, Timestamp, WorkerId};
 
 /// The deployment's name; given by the first who asks.
 pub(super) fn deployment(db: &Connection) -> Result<DeploymentId> {
@@ -79,11 +79,12 @@ pub(super) fn delete_worker(db: &Connection, worker: WorkerId, now: Timestamp) -
 pub(super) fn put_instance(db: &Connection, instance: &Instance) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO instances (id, project_id, created_at, document) VALUES (?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+         ON CONFLICT (id) DO UPDATE SET project_id = excluded.project_id, document = excluded.document",
     )?
     .execute(params![
         instance.id.to_string(),
-        instance.project_id.as_str(),
+        // One of the pool belongs to no project, and no project has an empty name.
+        instance.project_id.as_ref().map_or("", ProjectId::as_str),
         instance.created_at.as_millis(),
         query::text(instance)?,
     ])?;

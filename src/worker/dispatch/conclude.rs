@@ -18,9 +18,6 @@ use crate::scheduler::retry::{Verdict, after_failure, survives_loss};
 use crate::telemetry::metrics::SandboxEnd;
 use crate::worker::outcome;
 
-/// Weight of the latest event in the smoothed service time.
-const SERVICE_TIME_WEIGHT: f64 = 0.2;
-
 impl Desk {
     /// Keeps a piece of log: of the attempt that runs, or of the start of the sandbox.
     pub(super) fn keep_log(
@@ -70,8 +67,9 @@ impl Desk {
         }
         self.fleet.finished(key, now.instant);
         let Some(running) = self.running.remove(&key) else { return };
-        self.smooth_service_time(&running, measured.duration_us);
-        self.metrics.handler(Duration::from_micros(measured.duration_us));
+        let took = Duration::from_micros(measured.duration_us);
+        self.foresight.took(running.work.execution.function_id, took);
+        self.metrics.handler(took);
         let measures = outcome::measures(&measured, running.init);
         let request_id = running.work.execution.request_id();
         let failure = match handler {
@@ -86,14 +84,6 @@ impl Desk {
             HandlerOutcome::TooLarge => outcome::result_too_large(request_id),
         };
         self.conclude_running(running, failure, measures, now, effects);
-    }
-
-    fn smooth_service_time(&mut self, running: &Running, duration_us: u64) {
-        let Some(known) = self.functions.get_mut(&running.work.execution.function_id) else { return };
-        let latest = Duration::from_micros(duration_us);
-        known.service_time = Some(known.service_time.map_or(latest, |smoothed| {
-            smoothed.mul_f64(1.0 - SERVICE_TIME_WEIGHT) + latest.mul_f64(SERVICE_TIME_WEIGHT)
-        }));
     }
 
     /// A sandbox is gone.

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use lambda_agent::wire::Message;
 use tokio::sync::oneshot;
 
+use super::foresight::Foresight;
 use super::log::LogBuffer;
 use super::{BootFailure, Effect, Event, Load, Moment, Options, Work};
 use crate::model::execution::WaitingFor;
 use crate::model::time::Millis;
 use crate::model::{ExecutionId, Function, FunctionId, InstanceId, WorkerId};
 use crate::scheduler::fair::FairQueue;
-use crate::scheduler::fleet::{Fleet, InstancePhase, Purpose, SandboxKey};
+use crate::scheduler::fleet::{Fleet, Holder, InstancePhase, Purpose, SandboxKey};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest pause after boots that failed.
@@ -37,9 +38,12 @@ pub struct Desk {
     pub(super) boots: HashMap<Purpose, BootTrouble>,
     pub(super) metrics: Metrics,
     pub(super) live: Vec<WorkerId>,
+    pub(super) foresight: Foresight,
     may_start: bool,
     draining: bool,
     looked: Instant,
+    /// Whether something has happened, or time has passed, that may ask for another plan though nothing waits.
+    plan_is_due: bool,
 }
 
 /// An execution that a sandbox has.
@@ -55,8 +59,6 @@ pub(super) struct Running {
 /// A function that has work or sandboxes here.
 pub(super) struct Known {
     pub function: Arc<Function>,
-    /// How long its events take, smoothed.
-    pub service_time: Option<Duration>,
     pub deleted: bool,
 }
 
@@ -78,6 +80,7 @@ impl Desk {
     /// A desk with nothing on it.
     #[must_use]
     pub fn new(me: WorkerId, options: Options, metrics: Metrics, now: Instant) -> Self {
+        let foresight = Foresight::new(options.limits.keep_alive, options.pools.clone());
         Self {
             me,
             options,
@@ -89,9 +92,11 @@ impl Desk {
             boots: HashMap::new(),
             metrics,
             live: vec![me],
+            foresight,
             may_start: true,
             draining: false,
             looked: now,
+            plan_is_due: true,
         }
     }
 
@@ -109,19 +114,15 @@ impl Desk {
 
     /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Moment, effects: &mut Vec<Effect>) {
+        // What agents say and what arrives asks for a plan only while something waits, which is looked at anyway.
+        self.plan_is_due |= !matches!(event, Event::Work(_) | Event::Agent(..));
         match event {
             Event::Work(works) => {
                 for work in works {
                     self.take(work, now, effects);
                 }
             }
-            Event::AgentReady(instance) => {
-                if self.fleet.activate(instance, now.instant)
-                    && let Some(host) = self.fleet.instance(instance)
-                {
-                    self.boots.remove(&host.purpose);
-                }
-            }
+            Event::AgentReady(instance) => self.instance_is_up(instance, now),
             Event::Agent(instance, message, body) => self.hear(instance, message, body, now, effects),
             Event::InstanceLost(instance, text) if self.is_booting(instance) => {
                 tracing::error!(instance.id = %instance, text, "instance {instance} did not come up: {text}");
@@ -161,7 +162,19 @@ impl Desk {
                 }
             }
             Event::HandBack => self.hand_back_running(effects),
-            Event::Options(options) => self.options = options,
+            Event::Options(options) => {
+                self.foresight.bound(options.limits.keep_alive);
+                self.options = options;
+            }
+        }
+    }
+
+    fn instance_is_up(&mut self, instance: InstanceId, now: Moment) {
+        let Some(took) = self.fleet.activate(instance, now.instant) else { return };
+        let Some(host) = self.fleet.instance(instance) else { return };
+        self.boots.remove(&host.purpose);
+        if let Holder::Pool(runtime) = &host.purpose.holder {
+            self.foresight.instance_booted(host.purpose.isolation, runtime, took);
         }
     }
 
@@ -179,15 +192,25 @@ impl Desk {
             Some(known) if known.function.revision < function.revision => known.function = Arc::clone(&function),
             Some(_) => {}
             None => {
-                let known = Known { function: Arc::clone(&function), service_time: None, deleted: false };
+                let known = Known { function: Arc::clone(&function), deleted: false };
                 self.functions.insert(function.id, known);
             }
         }
+        self.foresight.arrived(function.id, now.instant);
         self.queue.push(&function.project_id, function.id, work);
     }
 
     fn learn(&mut self, id: FunctionId, function: Option<Arc<Function>>, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(known) = self.functions.get_mut(&id) else { return };
+        let Some(known) = self.functions.get_mut(&id) else {
+            // It has nothing here yet, but its next event is expected.
+            if let Some(function) = function
+                && self.foresight.expected(id, now.instant) > 0
+                && function.package.is_some()
+            {
+                self.functions.insert(id, Known { function, deleted: false });
+            }
+            return;
+        };
         match function {
             Some(function) => {
                 known.deleted = false;
@@ -222,11 +245,13 @@ impl Desk {
         }
         if now.instant.saturating_duration_since(self.looked) >= LOOK_AGAIN {
             self.looked = now.instant;
-            let with_work: HashSet<FunctionId> =
-                self.queue.functions().map(|(_, function, _)| function).chain(self.fleet.functions()).collect();
+            let waiting = self.queue.functions().map(|(_, function, _)| function);
+            let due = self.foresight.due(now.instant);
+            let with_work: HashSet<FunctionId> = waiting.chain(self.fleet.functions()).chain(due).collect();
             self.functions.retain(|id, _| with_work.contains(id));
             effects.extend(with_work.into_iter().map(Effect::LookUp));
         }
+        self.plan_is_due = true;
         self.observe();
     }
 
@@ -239,10 +264,17 @@ impl Desk {
 
     /// Moves everything on that can be moved on now.
     pub fn advance(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if self.may_start && !self.draining {
+        if self.is_open() {
             self.assign(now, effects);
         }
-        self.carry_plan(now, effects);
+        if std::mem::take(&mut self.plan_is_due) || !self.queue.is_empty() {
+            self.carry_plan(now, effects);
+        }
+    }
+
+    /// Whether anything may be started here.
+    pub(super) fn is_open(&self) -> bool {
+        self.may_start && !self.draining
     }
 
     fn hear(&mut self, instance: InstanceId, message: Message, body: Bytes, now: Moment, effects: &mut Vec<Effect>) {

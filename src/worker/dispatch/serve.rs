@@ -11,8 +11,8 @@ use super::{Boot, Effect, Moment, Options, Record, Work};
 use crate::model::execution::{Change, Start};
 use crate::model::runtime::{Runtime, RuntimeKind as ModelRuntimeKind};
 use crate::model::{Function, FunctionId, InstanceId, WorkerId};
-use crate::scheduler::fleet::SandboxKey;
-use crate::scheduler::plan::{Action, Demand, Observed, plan};
+use crate::scheduler::fleet::{Holder, SandboxKey};
+use crate::scheduler::plan::{Action, Demand, Observed, Standing, plan};
 use crate::scheduler::share;
 
 impl Desk {
@@ -93,7 +93,7 @@ impl Desk {
         boots.retain(|purpose, trouble| {
             // Kept for as long as the pause could still grow.
             now.instant < trouble.until + trouble.pause * 2
-                || queue.functions().any(|(project, _, _)| *project == purpose.project)
+                || queue.functions().any(|(project, _, _)| Some(project) == purpose.holder.project())
         });
         let no_boot: HashSet<_> = self
             .boots
@@ -101,33 +101,23 @@ impl Desk {
             .filter(|(_, trouble)| now.instant < trouble.until)
             .map(|(purpose, _)| purpose.clone())
             .collect();
-        let demands: Vec<_> = self
-            .queue
-            .functions()
-            .filter_map(|(project, id, waiting)| {
-                let known = self.functions.get(&id)?;
-                Some(Demand {
-                    function: id,
-                    project: project.clone(),
-                    isolation: self.options.isolation_of(&known.function)?,
-                    revision: known.function.revision,
-                    memory_mib: known.function.memory.get(),
-                    waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
-                    limit: limit(&known.function, self.me, &self.live, &self.options),
-                    service_time: known.service_time,
-                })
-            })
-            .collect();
-        let revisions = self
+        let demands = self.demands(now);
+        let standings = self
             .functions
             .iter()
             .filter(|(_, known)| !known.deleted)
-            .map(|(id, known)| (*id, known.function.revision))
+            .map(|(id, known)| {
+                let keep_alive = self.foresight.keep_alive(*id);
+                (*id, Standing { revision: known.function.revision, keep_alive })
+            })
             .collect();
+        // A worker that may not start anything lets its pools go too.
+        let pools = if self.is_open() { self.foresight.pools(now.instant) } else { Vec::new() };
         let observed = Observed {
             fleet: &self.fleet,
             demands: &demands,
-            revisions: &revisions,
+            standings: &standings,
+            pools: &pools,
             no_boot: &no_boot,
             limits: &self.options.limits,
         };
@@ -135,10 +125,12 @@ impl Desk {
             match action {
                 Action::Start { instance, function } => self.start(instance, function, now, effects),
                 Action::Stop(key) => self.stop(key, effects),
-                Action::Boot { purpose, function, memory_mib } => {
-                    let Some(known) = self.functions.get(&function) else { continue };
+                Action::Claim { instance, holder } => self.claim(instance, holder, now, effects),
+                Action::Boot { purpose, runtime, memory_mib } => {
                     let id = InstanceId::generate();
-                    let runtime = known.function.runtime.clone();
+                    if purpose.holder.project().is_some() {
+                        self.foresight.instance_needed(purpose.isolation, &runtime, now.instant);
+                    }
                     self.fleet.book(id, purpose.clone(), memory_mib, now.instant);
                     effects.push(Effect::Boot(Box::new(Boot { id, purpose, runtime, memory_mib })));
                 }
@@ -147,6 +139,49 @@ impl Desk {
                     effects.push(Effect::Delete(id));
                 }
             }
+        }
+    }
+
+    /// What functions need, in the order in which they are served: those with waiting work in turn, then those that are to
+    /// be ready ahead of it.
+    fn demands(&self, now: Moment) -> Vec<Demand> {
+        let mut demands: Vec<_> =
+            self.queue.functions().filter_map(|(_, id, waiting)| self.demand(id, waiting, now)).collect();
+        if self.is_open() {
+            let waiting: HashSet<_> = demands.iter().map(|demand| demand.function).collect();
+            let others = self.functions.keys().filter(|id| !waiting.contains(id));
+            demands.extend(
+                others.filter_map(|id| self.demand(*id, 0, now)).filter(|demand| demand.floor.max(demand.expected) > 0),
+            );
+        }
+        demands
+    }
+
+    fn demand(&self, id: FunctionId, waiting: usize, now: Moment) -> Option<Demand> {
+        let known = self.functions.get(&id).filter(|known| !known.deleted)?;
+        Some(Demand {
+            function: id,
+            project: known.function.project_id.clone(),
+            isolation: self.options.isolation_of(&known.function)?,
+            runtime: known.function.runtime.clone(),
+            revision: known.function.revision,
+            memory_mib: known.function.memory.get(),
+            waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+            limit: limit(&known.function, self.me, &self.live, &self.options),
+            service_time: self.foresight.service_time(id),
+            floor: 0,
+            expected: self.foresight.expected(id, now.instant),
+        })
+    }
+
+    /// Gives an instance of the pool away.
+    fn claim(&mut self, id: InstanceId, holder: Holder, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(host) = self.fleet.instance(id) else { return };
+        if let Holder::Pool(runtime) = &host.purpose.holder {
+            self.foresight.instance_needed(host.purpose.isolation, runtime, now.instant);
+        }
+        if self.fleet.claim(id, holder.clone(), now.instant) {
+            effects.push(Effect::Claim(id, holder));
         }
     }
 

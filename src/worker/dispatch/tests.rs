@@ -1,5 +1,6 @@
 //! The desk, driven event by event: what it has done is what it leaves as effects.
 
+mod ahead;
 mod boots;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use crate::model::function::{Environment, FunctionName, Handler, MaxAttempts, Me
 use crate::model::package::{PackageDigest, PackageRef};
 use crate::model::runtime::RuntimeName;
 use crate::model::{ExecutionState, Payload};
+use crate::scheduler::history::KeepAlive;
 use crate::scheduler::offer::{Offer, Offers, Sharing};
 use crate::store::ExecutionWrite;
 
@@ -24,6 +26,7 @@ struct World {
     sent: Vec<(InstanceId, Message)>,
     booted: Vec<InstanceId>,
     deleted: Vec<InstanceId>,
+    claimed: Vec<(InstanceId, Holder)>,
     looked_up: Vec<FunctionId>,
     records: BTreeMap<ExecutionId, Execution>,
     me: WorkerId,
@@ -43,11 +46,12 @@ fn options() -> Options {
     Options {
         limits: Limits {
             starting: 4,
-            keep_alive: Duration::from_secs(60),
+            keep_alive: KeepAlive::fixed(Duration::from_secs(60)),
             instance_keep_alive: Duration::from_secs(60),
             offers: Offers::new([(Isolation::Process, OFFER), (Isolation::Container, CONTAINERS)]),
             target_wait: Duration::from_millis(50),
         },
+        pools: Vec::new(),
         max_running: 8,
         max_running_per_project: 8,
         max_sandboxes_per_function: 8,
@@ -83,14 +87,19 @@ fn function() -> Function {
 
 impl World {
     fn new() -> Self {
+        Self::with(options())
+    }
+
+    fn with(options: Options) -> Self {
         let now = Moment { instant: Instant::now(), wall: START };
         let me = WorkerId::generate();
         Self {
-            desk: Desk::new(me, options(), Metrics::new("test"), now.instant),
+            desk: Desk::new(me, options, Metrics::new("test"), now.instant),
             now,
             sent: Vec::new(),
             booted: Vec::new(),
             deleted: Vec::new(),
+            claimed: Vec::new(),
             looked_up: Vec::new(),
             records: BTreeMap::new(),
             me,
@@ -119,6 +128,7 @@ impl World {
                 Effect::Send(instance, message, _) => self.sent.push((instance, *message)),
                 Effect::Boot(boot) => self.booted.push(boot.id),
                 Effect::Delete(id) => self.deleted.push(id),
+                Effect::Claim(id, holder) => self.claimed.push((id, holder)),
                 Effect::Record(record) => match *record {
                     Record::New(execution) => {
                         assert!(self.records.insert(execution.id, execution).is_none());

@@ -72,7 +72,7 @@ async fn records_look_as_they_did() {
 
     let instance = Instance {
         id: InstanceId::generate(),
-        project_id: project(),
+        project_id: Some(project()),
         worker,
         function_id: None,
         driver: "local".to_owned(),

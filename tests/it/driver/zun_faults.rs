@@ -50,7 +50,7 @@ fn driver(address: &str, boot_timeout: Duration) -> ZunDriver {
 fn spec() -> InstanceSpec {
     InstanceSpec {
         id: InstanceId::generate(),
-        project_id: ProjectId::parse("p").unwrap(),
+        project_id: Some(ProjectId::parse("p").unwrap()),
         function_id: None,
         runtime: RuntimeName::parse("python3").unwrap(),
         memory_mib: 128,

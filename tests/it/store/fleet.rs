@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use lambda_openstack::clock;
 use lambda_openstack::model::execution::Change;
-use lambda_openstack::model::instance::InstanceState;
+use lambda_openstack::model::instance::{Instance, InstanceState};
 use lambda_openstack::model::worker::{Worker, WorkerState};
 use lambda_openstack::model::{InstanceId, Timestamp, WorkerId};
 use lambda_openstack::store::{Scope, Store, StoreError};
@@ -150,9 +150,17 @@ pub async fn instances_are_kept_and_forgotten(Database { store, .. }: Database) 
     mine.error = None;
     mine.ready_at = None;
     store.put_instance(&mine).await.unwrap();
-    let scope = Scope::Project(mine.project_id.clone());
+    let scope = Scope::Project(samples::project("p"));
     assert_eq!(store.instances(&scope).await.unwrap(), [mine.clone()]);
     assert_eq!(store.instances(&Scope::All).await.unwrap().len(), 2);
+    // One of the pool is nobody's until it is given away.
+    let mut ready = Instance { project_id: None, ..samples::instance("p") };
+    store.put_instance(&ready).await.unwrap();
+    assert_eq!(store.instances(&scope).await.unwrap(), [mine.clone()]);
+    ready.project_id.clone_from(&mine.project_id);
+    store.put_instance(&ready).await.unwrap();
+    assert_eq!(store.instances(&scope).await.unwrap().len(), 2);
+    store.delete_instance(ready.id).await.unwrap();
     for id in [mine.id, mine.id, InstanceId::generate()] {
         store.delete_instance(id).await.unwrap();
     }

@@ -173,7 +173,7 @@ pub fn worker() -> Worker {
 pub fn instance(project_id: &str) -> Instance {
     Instance {
         id: InstanceId::generate(),
-        project_id: project(project_id),
+        project_id: Some(project(project_id)),
         worker: WorkerId::generate(),
         function_id: None,
         driver: "local".to_owned(),
