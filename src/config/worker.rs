@@ -33,11 +33,12 @@ options! {
         [range(0, 10_000)] max_running_per_project: u32 = 0;
         /// Most sandboxes that are being started at the same time.
         [range(1, 1000)] max_starting: u32 = 4;
-        /// Seconds for which an idle sandbox is kept of whose function too little is known.
+        /// Seconds for which an idle sandbox is kept of whose function too little is known: for how long keeping one costs as
+        /// much as a cold start.
         [mutable(), range(0, 86_400)] keep_alive: u64 = 300;
         /// Seconds for which an idle sandbox is kept at least, where a function's own past says how long is worth it; not
         /// more than keep_alive.
-        [mutable(), range(0, 86_400)] keep_alive_min: u64 = 30;
+        [mutable(), range(0, 86_400)] keep_alive_min: u64 = 60;
         /// Seconds for which an idle sandbox is kept at most, where a function's own past says how long is worth it. With
         /// keep_alive or less nothing is learned: keep_alive holds for all.
         [mutable(), range(0, 86_400)] keep_alive_max: u64 = 1800;

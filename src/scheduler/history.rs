@@ -2,8 +2,10 @@
 //! sandboxes it will want, how long an idle one is worth keeping, and when one should be ready before it is asked for.
 //!
 //! The gaps between arrivals are counted in bins that grow geometrically, so that seconds and hours fit into a few dozen
-//! small numbers. The rule for keeping is that of Shahrad et al., "Serverless in the Wild" (USENIX ATC 2020): keep for as
-//! long as nearly all gaps have lasted, and where the gaps are long and alike, let go and be ready again before the next.
+//! small numbers, as in Shahrad et al., "Serverless in the Wild" (USENIX ATC 2020). How long to keep is then the question
+//! of renting or buying: an idle sandbox costs its memory for every second, a cold start costs as much as so many idle
+//! seconds. Nothing being known, keeping for just that time is never worse than twice the best. With the gaps known, what
+//! would have cost least so far is taken; where the gaps are long and alike, that is to let go and be ready again in time.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +20,12 @@ const BINS: usize = BINS_PER_DOUBLING * DOUBLINGS + 2;
 const ENOUGH: u32 = 10;
 /// When so many gaps are counted, all counts are halved: a function's habits may change.
 const FORGET_AT: u32 = 1024;
-/// The share of gaps that a kept sandbox is to outlast.
-const KEPT_FOR: f64 = 0.99;
-/// If keeping as long as is allowed outlasts fewer gaps than this, keeping is not worth its memory.
-const WORTH_KEEPING: f64 = 0.5;
-/// A gap this much longer than another is still taken for the same habit.
-const ALIKE: f64 = 1.5;
-/// Gaps are rounded to bins, and nothing is punctual: this is added when a sandbox is kept, and taken off before one is
-/// made ready.
-const SLACK: f64 = 0.1;
+/// The share of gaps on either side that the time in which an event is expected leaves out.
+const TAIL: f64 = 0.05;
+/// Gaps are rounded to bins, and nothing is punctual: one is ready so much of the gap earlier, and kept so much longer.
+const SLACK: f64 = 0.05;
+/// How much cheaper it must be to let go and be ready again than to keep.
+const WORTH_EXPECTING: f64 = 0.8;
 /// Over how long the rate of arrivals is smoothed: long enough not to follow every gust, short enough for a burst.
 const RATE_OVER: Duration = Duration::from_secs(10);
 /// Below so much expected work at the same time, what is kept from the last event is enough.
@@ -35,7 +34,7 @@ const STEADY: f64 = 0.5;
 /// The bounds within which keeping is learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// For a function of which too little is known.
+    /// For a function of which too little is known: for how many idle seconds a cold start makes up.
     pub unknown: Duration,
     /// At least so long. Equal to `most`: nothing is learned.
     pub least: Duration,
@@ -48,10 +47,6 @@ impl KeepAlive {
     #[must_use]
     pub const fn fixed(time: Duration) -> Self {
         Self { unknown: time, least: time, most: time }
-    }
-
-    fn clamp(&self, time: Duration) -> Duration {
-        time.clamp(self.least.min(self.most), self.most)
     }
 }
 
@@ -121,38 +116,55 @@ impl History {
         wanted
     }
 
-    /// What the gaps so far say.
+    /// What the gaps so far say: of the ways to treat an idle sandbox the one that would have cost least.
     #[must_use]
     pub fn habit(&self, bounds: &KeepAlive) -> Habit {
-        let kept = |keep_alive| Habit { keep_alive, expected: None };
         if bounds.least >= bounds.most || self.seen < ENOUGH {
-            return kept(bounds.unknown);
+            return Habit { keep_alive: bounds.unknown, expected: None };
         }
-        let nearly_all = self.quantile(KEPT_FOR);
-        if nearly_all <= bounds.most {
-            return kept(bounds.clamp(nearly_all.mul_f64(1.0 + SLACK)));
+        let cold_start = bounds.unknown.as_secs_f64();
+        let (mut keep_alive, mut least_cost) = (bounds.least, f64::INFINITY);
+        for edge in (0..BINS).map(|bin| lower_edge(bin + 1).mul_f64(1.0 + SLACK)) {
+            let kept = edge.clamp(bounds.least, bounds.most);
+            let cost = self.cost(|gap| if gap <= kept.as_secs_f64() { gap } else { kept.as_secs_f64() + cold_start });
+            if cost < least_cost {
+                (keep_alive, least_cost) = (kept, cost);
+            }
         }
-        let few = self.quantile(1.0 - KEPT_FOR);
-        if few > bounds.least && nearly_all <= few.mul_f64(ALIKE) {
-            let (from, until) = (lower_edge(bin_of_edge(few)).mul_f64(1.0 - SLACK), nearly_all.mul_f64(1.0 + SLACK));
+        let from = lower_edge(self.bin_at(TAIL)).mul_f64(1.0 - SLACK);
+        let until = lower_edge(self.bin_at(1.0 - TAIL) + 1).mul_f64(1.0 + SLACK);
+        let (kept, ready) = (bounds.least.as_secs_f64(), from.as_secs_f64()..=until.as_secs_f64());
+        let cost = self.cost(|gap| {
+            if gap <= kept {
+                gap
+            } else if ready.contains(&gap) {
+                kept + gap - ready.start()
+            } else {
+                kept + if gap > *ready.end() { ready.end() - ready.start() } else { 0.0 } + cold_start
+            }
+        });
+        if from > bounds.least && cost < least_cost * WORTH_EXPECTING {
             return Habit { keep_alive: bounds.least, expected: Some((from, until)) };
         }
-        let within = self.gaps[..=bin(bounds.most)].iter().map(|count| u32::from(*count)).sum::<u32>();
-        let is_worth = f64::from(within) / f64::from(self.seen) >= WORTH_KEEPING;
-        kept(if is_worth { bounds.most } else { bounds.least })
+        Habit { keep_alive, expected: None }
     }
 
-    /// The upper edge of the bin below which this share of the gaps lies.
-    fn quantile(&self, share: f64) -> Duration {
-        let wanted = share * f64::from(self.seen);
-        let mut below = 0.0;
+    /// What all gaps together would have cost, in idle seconds, if one costs this much.
+    fn cost(&self, of: impl Fn(f64) -> f64) -> f64 {
+        let seen = self.gaps.iter().enumerate().filter(|(_, count)| **count > 0);
+        seen.map(|(bin, count)| f64::from(*count) * of(middle(bin))).sum()
+    }
+
+    /// The bin up to which this share of the gaps lies.
+    fn bin_at(&self, share: f64) -> usize {
+        let (wanted, mut below) = (share * f64::from(self.seen), 0.0);
         for (bin, count) in self.gaps.iter().enumerate() {
             below += f64::from(*count);
             if below >= wanted && *count > 0 {
-                return lower_edge(bin + 1);
+                return bin;
             }
         }
-        lower_edge(BINS)
+        BINS - 1
     }
 }
 
@@ -179,9 +191,9 @@ fn lower_edge(bin: usize) -> Duration {
     Duration::from_secs_f64(doublings.exp2())
 }
 
-/// The bin whose upper edge this is.
-fn bin_of_edge(edge: Duration) -> usize {
-    bin(edge.mul_f64(0.999))
+/// The middle of a bin, in seconds: what a gap in it is taken for.
+fn middle(bin: usize) -> f64 {
+    f64::midpoint(lower_edge(bin).as_secs_f64(), lower_edge(bin + 1).as_secs_f64())
 }
 
 #[cfg(test)]
@@ -219,19 +231,25 @@ mod tests {
     fn a_busy_function_is_let_go_soon_and_one_that_pauses_is_kept_over_its_pauses() {
         let (history, _) = after([1; 100]);
         assert_eq!(history.habit(&BOUNDS).keep_alive, BOUNDS.least);
-        let (history, _) = after((0..100).map(|n| if n % 10 == 0 { 600 } else { 5 }));
+        // A pause of four minutes is shorter than what a cold start is worth.
+        let (history, _) = after((0..100).map(|n| if n % 3 == 0 { 240 } else { 5 }));
         let habit = history.habit(&BOUNDS);
-        assert!((600..900).contains(&habit.keep_alive.as_secs()), "{habit:?}");
-        assert_eq!(habit.expected, None);
+        assert!((240..330).contains(&habit.keep_alive.as_secs()), "{habit:?}");
+        // One of a quarter of an hour is not, however often it comes.
+        let (history, _) = after((0..100).map(|n| if n % 3 == 0 { 900 } else { 5 }));
+        assert_eq!(history.habit(&BOUNDS), Habit { keep_alive: BOUNDS.least, expected: None });
+        // But many short pauses pay for keeping over a longer one.
+        let (history, _) = after((0..100).map(|n| 40 + n * 5));
+        assert!(history.habit(&BOUNDS).keep_alive > Duration::from_secs(400), "{:?}", history.habit(&BOUNDS));
     }
 
     #[test]
     fn what_comes_like_clockwork_is_expected_and_what_comes_too_rarely_is_not_kept() {
-        let (history, _) = after([7200; 20]);
+        let (history, _) = after([900; 20]);
         let habit = history.habit(&BOUNDS);
         let (from, until) = habit.expected.unwrap();
-        assert!(from < Duration::from_secs(7200) && from > Duration::from_secs(5400), "{from:?}");
-        assert!(until > Duration::from_secs(7200) && until < Duration::from_secs(9600), "{until:?}");
+        assert!(from < Duration::from_secs(900) && from > Duration::from_secs(700), "{from:?}");
+        assert!(until > Duration::from_secs(900) && until < Duration::from_secs(1200), "{until:?}");
         assert_eq!(habit.keep_alive, BOUNDS.least);
         let (history, _) = after((0..40).map(|n| 4000 + n * 300));
         assert_eq!(history.habit(&BOUNDS), Habit { keep_alive: BOUNDS.least, expected: None });
@@ -239,13 +257,14 @@ mod tests {
 
     #[test]
     fn habits_change() {
-        let (mut history, mut now) = after([600; 1000]);
-        assert!(history.habit(&BOUNDS).keep_alive > Duration::from_secs(600));
+        let (mut history, mut now) = after((0..1000).map(|n| 100 + n % 100));
+        let before = history.habit(&BOUNDS);
+        assert!(before.keep_alive > BOUNDS.least || before.expected.is_some(), "{before:?}");
         for _ in 0..20_000 {
             now += Duration::from_secs(2);
             history.arrived(now);
         }
-        assert_eq!(history.habit(&BOUNDS).keep_alive, BOUNDS.least);
+        assert_eq!(history.habit(&BOUNDS), Habit { keep_alive: BOUNDS.least, expected: None });
     }
 
     #[test]
@@ -268,7 +287,7 @@ mod tests {
             let habit = history.habit(&BOUNDS);
             prop_assert!(habit.keep_alive >= BOUNDS.least && habit.keep_alive <= BOUNDS.most);
             if let Some((from, until)) = habit.expected {
-                prop_assert!(from < until && from > Duration::ZERO);
+                prop_assert!(from < until && from > BOUNDS.least);
             }
         }
 

@@ -9,6 +9,7 @@ mod cli;
 mod cloud;
 mod config;
 mod driver;
+mod elastic;
 mod operator;
 mod policy;
 mod program;
