@@ -8,6 +8,7 @@ mod keystone;
 mod nova;
 mod nova_main_job;
 mod operator;
+mod pools;
 mod stack;
 mod tokens;
 mod zaqar;

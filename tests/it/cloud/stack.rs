@@ -142,8 +142,12 @@ impl Stack {
 
     /// A REST call with the user's token; status and body, which is null where it is no JSON.
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.call_as(&self.token, method, path, body).await
+    }
+
+    async fn call_as(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
-        request = request.header("X-Auth-Token", &self.token);
+        request = request.header("X-Auth-Token", token);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -154,7 +158,12 @@ impl Stack {
 
     /// A REST call that must succeed.
     pub async fn ok(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        let (status, answer) = self.call(method, path, body).await;
+        self.ok_as(&self.token, method, path, body).await
+    }
+
+    /// The same with somebody else's token.
+    pub async fn ok_as(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let (status, answer) = self.call_as(token, method, path, body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}\n{}", self.logs());
         answer
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::stack::Stack;
 
 /// What tells when the handler was entered.
-const ECHO: &str = "import time\n\
+pub(super) const ECHO: &str = "import time\n\
                     def handler(event, context):\n    \
                     at = time.time()\n    \
                     print('handled', event.get('data'))\n    \
@@ -22,7 +22,7 @@ fn client() -> Client {
 }
 
 /// Configuration of workers with Zun alone.
-fn configuration(zun: &str, worker: &str) -> String {
+pub(super) fn configuration(zun: &str, worker: &str) -> String {
     let (gateway, network) = (super::env(), super::env());
     format!(
         "[worker]\ndrivers = zun\nheartbeat_interval = 0.5\ndead_after = 4\n{worker}\n\
@@ -34,7 +34,7 @@ fn configuration(zun: &str, worker: &str) -> String {
 }
 
 /// The containers of a function.
-async fn containers(function: &Value) -> Vec<Container> {
+pub(super) async fn containers(function: &Value) -> Vec<Container> {
     let id = function["id"].as_str().unwrap();
     let all = client().list(None).await.unwrap();
     all.into_iter().filter(|container| container.labels.get(FUNCTION_LABEL).is_some_and(|label| label == id)).collect()
