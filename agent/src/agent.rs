@@ -278,7 +278,8 @@ impl Agent {
             | Message::Cancel { .. }
             | Message::Cancelled { .. }
             | Message::Nudge
-            | Message::FunctionChanged { .. }) => {
+            | Message::FunctionChanged { .. }
+            | Message::FunctionServed { .. }) => {
                 tracing::warn!(message = ?std::mem::discriminant(&message), "the gateway sent what only others say");
             }
         }

@@ -287,11 +287,19 @@ pub enum Message {
     },
     /// Caller: something was put into the inbox or posted to the queue; look there now. Not answered.
     Nudge,
-    /// Caller: a function was changed or deleted; forget what you remember of it. Not answered. What the same caller says
-    /// afterwards is handled after it.
+    /// Caller: a function was changed or deleted; forget what you remember of it. What the same caller says afterwards is
+    /// handled after it.
     FunctionChanged {
         /// The function's id.
         function: String,
+        /// Chosen by the caller, unique on its connection; none: nobody waits for the answer.
+        #[serde(default)]
+        call: Option<u64>,
+    },
+    /// Gateway: the change that was announced is in force here: the function's events run its present revision.
+    FunctionServed {
+        /// The call.
+        call: u64,
     },
 }
 

@@ -179,7 +179,7 @@ impl Gateways {
         let message = |call| Message::Cancel { call, execution: execution.to_string() };
         match connection.request(message, Bytes::new(), CANCEL_PATIENCE).await {
             Ok(Reply::Cancelled { found }) => Ok(found),
-            Ok(Reply::Done { .. }) => Err(CallError::Lost(ConnectionError::Unexpected)),
+            Ok(Reply::Done { .. } | Reply::Served) => Err(CallError::Lost(ConnectionError::Unexpected)),
             Err(ConnectionError::Late) => Err(CallError::Late),
             Err(ConnectionError::Full) => Err(CallError::Full),
             Err(error) => Err(CallError::Lost(error)),

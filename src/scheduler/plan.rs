@@ -49,6 +49,8 @@ pub struct Demand {
 pub struct Standing {
     /// Its present revision.
     pub revision: u64,
+    /// The one before, while it still takes events: until sandboxes of the present one are ready.
+    pub previous: Option<u64>,
     /// How long its idle sandboxes are kept.
     pub keep_alive: Duration,
 }
@@ -242,7 +244,7 @@ impl<'a> Planner<'a> {
         let coming = counts.starting + counts.idle - stale.starting - stale.idle;
         let uncovered = demand.waiting.saturating_sub(coming);
         let wanted_now = desired.saturating_sub(coming + counts.busy).min(uncovered);
-        let wanted_ahead = demand.ahead().saturating_sub(coming + counts.busy);
+        let wanted_ahead = demand.ahead().saturating_sub(coming + counts.busy - stale.busy);
         // A sandbox that is ending still holds its place: a limit is a limit. An idle one of an old revision never runs
         // again, so the new revision need not wait for it.
         let allowed = demand.limit.saturating_sub(counts.total() - stale.idle);

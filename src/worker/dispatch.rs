@@ -7,6 +7,7 @@ mod foresight;
 pub mod give_up;
 mod log;
 mod serve;
+mod update;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub use desk::Desk;
 
 /// How often time itself is an event: idle sandboxes grow old, patience ends, logs are flushed.
 const TICK: Duration = Duration::from_millis(100);
+/// After a start that failed, nothing is started ahead of need for so long: only an event that waits tries again.
+const START_AHEAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// One execution that this worker has taken on.
 #[derive(Debug)]
@@ -82,8 +85,9 @@ pub enum Event {
     InstanceGone(InstanceId),
     /// Somebody wants an execution stopped; answered with whether it was here.
     Cancel(ExecutionId, oneshot::Sender<bool>),
-    /// A function may have changed.
-    FunctionChanged(FunctionId),
+    /// A function may have changed; somebody may want to be told when the change is in force here. The teller is dropped
+    /// when it is.
+    FunctionChanged(FunctionId, Option<oneshot::Sender<()>>),
     /// A function was looked up; none: it is deleted.
     Function(FunctionId, Option<Arc<Function>>),
     /// The workers that are alive, this one included.

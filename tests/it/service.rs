@@ -8,6 +8,7 @@ pub mod nothing_lost;
 mod programs;
 mod queues;
 mod runtimes;
+mod update_under_load;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

@@ -75,6 +75,8 @@ pub(super) enum Reply {
         /// Whether it was found and stopped.
         found: bool,
     },
+    /// To the announcement of a change: it is in force.
+    Served,
 }
 
 /// A connection that was welcomed.
@@ -273,6 +275,7 @@ async fn read(
                     shared.answer(call, Reply::Done { execution, failure, body: frame.body });
                 }
                 Message::Cancelled { call, found } => shared.answer(call, Reply::Cancelled { found }),
+                Message::FunctionServed { call } => shared.answer(call, Reply::Served),
                 Message::Ping => {
                     // When one is on its way already, it says the same.
                     let _ = upkeep.try_send(Message::Ack);

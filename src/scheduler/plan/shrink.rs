@@ -20,6 +20,7 @@ impl Planner<'_> {
                         aged.push((since, key, sandbox));
                     }
                 }
+                Some(standing) if standing.previous == Some(sandbox.revision) => {}
                 Some(_) | None => self.stop(key, sandbox),
             }
         }

@@ -41,7 +41,7 @@ fn of_function(demand: &Demand) -> Purpose {
 }
 
 const fn standing(revision: u64) -> Standing {
-    Standing { revision, keep_alive: KEEP_ALIVE }
+    Standing { revision, previous: None, keep_alive: KEEP_ALIVE }
 }
 
 fn boot(demand: &Demand) -> Action {

@@ -139,6 +139,7 @@ impl Desk {
             return; // It was mended meanwhile.
         }
         let project = known.function.project_id.clone();
+        self.take_over_failed(sandbox.function, now);
         let Some(work) = self.queue.pop_function(&project, sandbox.function) else { return };
         let failure = outcome::sandbox_failure(work.execution.request_id(), failure);
         let hopeless = !failure.reason.retryable();

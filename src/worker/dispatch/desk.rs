@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::foresight::Foresight;
 use super::log::LogBuffer;
+use super::update::{Previous, Update};
 use super::{BootFailure, Effect, Event, Load, Moment, Options, Work};
 use crate::model::execution::WaitingFor;
 use crate::model::time::Millis;
@@ -39,6 +40,8 @@ pub struct Desk {
     pub(super) metrics: Metrics,
     pub(super) live: Vec<WorkerId>,
     pub(super) foresight: Foresight,
+    /// Changes that somebody waits for.
+    pub(super) updates: HashMap<FunctionId, Update>,
     may_start: bool,
     draining: bool,
     looked: Instant,
@@ -58,8 +61,13 @@ pub(super) struct Running {
 
 /// A function that has work or sandboxes here.
 pub(super) struct Known {
+    /// As it is now.
     pub function: Arc<Function>,
+    /// As it was before, while that still takes events.
+    pub previous: Option<Previous>,
     pub deleted: bool,
+    /// Until when nothing is started ahead of need, because a start has failed.
+    pub no_start_ahead_until: Option<Instant>,
 }
 
 /// What a sandbox said while it started.
@@ -93,6 +101,7 @@ impl Desk {
             metrics,
             live: vec![me],
             foresight,
+            updates: HashMap::new(),
             may_start: true,
             draining: false,
             looked: now,
@@ -142,8 +151,11 @@ impl Desk {
                 self.lose_instance(instance, "it was deleted", now, effects);
             }
             Event::Cancel(execution, reply) => self.cancel(execution, reply, now, effects),
-            Event::FunctionChanged(id) => {
+            Event::FunctionChanged(id, served) => {
                 if self.functions.contains_key(&id) {
+                    if let Some(served) = served {
+                        self.tell_when_served(id, served);
+                    }
                     effects.push(Effect::LookUp(id));
                 }
             }
@@ -189,11 +201,14 @@ impl Desk {
             None => return,
         };
         match self.functions.get_mut(&function.id) {
-            Some(known) if known.function.revision < function.revision => known.function = Arc::clone(&function),
+            Some(known) if known.function.revision < function.revision => {
+                // Whoever sent this event has met the change already: nothing runs the old code any more.
+                known.function = Arc::clone(&function);
+                known.previous = None;
+            }
             Some(_) => {}
             None => {
-                let known = Known { function: Arc::clone(&function), deleted: false };
-                self.functions.insert(function.id, known);
+                self.functions.insert(function.id, Known::new(Arc::clone(&function)));
             }
         }
         self.foresight.arrived(function.id, now.instant);
@@ -207,7 +222,7 @@ impl Desk {
                 && self.foresight.expected(id, now.instant) > 0
                 && function.package.is_some()
             {
-                self.functions.insert(id, Known { function, deleted: false });
+                self.functions.insert(id, Known::new(function));
             }
             return;
         };
@@ -215,11 +230,14 @@ impl Desk {
             Some(function) => {
                 known.deleted = false;
                 if known.function.revision < function.revision {
-                    known.function = function;
+                    self.revise(function, now);
                 }
+                self.update_is_known(id);
             }
             None => {
                 known.deleted = true;
+                known.previous = None;
+                self.updates.remove(&id);
                 let project = known.function.project_id.clone();
                 for work in self.queue.drain_function(&project, id) {
                     self.function_deleted(work, now, effects);
@@ -264,6 +282,7 @@ impl Desk {
 
     /// Moves everything on that can be moved on now.
     pub fn advance(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        self.finish_updates(now);
         if self.is_open() {
             self.assign(now, effects);
         }
@@ -317,6 +336,7 @@ impl Desk {
             | Message::Cancel { .. }
             | Message::Cancelled { .. }
             | Message::FunctionChanged { .. }
+            | Message::FunctionServed { .. }
             | Message::Nudge => {
                 tracing::warn!(instance.id = %instance, "agent {instance} said something that is not its to say");
             }

@@ -24,14 +24,14 @@ impl Desk {
                 |project| fleet.busy_of_project(project) < options.max_running_per_project,
                 |id| {
                     functions.get(&id).is_some_and(|known| {
-                        fleet.idle(id, known.function.revision).is_some()
+                        known.ready(fleet).is_some()
                             && fleet.counts(id).busy < limit(&known.function, *me, live, options)
                     })
                 },
             );
             let Some(work) = next else { return };
             let id = work.execution.function_id;
-            let ready = self.functions.get(&id).and_then(|known| self.fleet.idle(id, known.function.revision));
+            let ready = self.functions.get(&id).and_then(|known| known.ready(&self.fleet));
             match ready {
                 Some(key) => self.give(work, key, now, effects),
                 None => return,
@@ -42,8 +42,10 @@ impl Desk {
     /// Gives one event to one ready sandbox.
     fn give(&mut self, mut work: Work, key: SandboxKey, now: Moment, effects: &mut Vec<Effect>) {
         let id = work.execution.function_id;
-        if let Some(known) = self.functions.get(&id) {
-            work.function = std::sync::Arc::clone(&known.function);
+        if let Some(known) = self.functions.get(&id)
+            && let Some(sandbox) = self.fleet.sandbox(key)
+        {
+            work.function = std::sync::Arc::clone(known.of(sandbox.revision));
         }
         let Some(used) = self.fleet.assign(key, work.execution.id) else { return };
         let StartNotes { log, init } = self.starts.remove(&key).unwrap_or_default();
@@ -108,7 +110,8 @@ impl Desk {
             .filter(|(_, known)| !known.deleted)
             .map(|(id, known)| {
                 let keep_alive = self.foresight.keep_alive(*id);
-                (*id, Standing { revision: known.function.revision, keep_alive })
+                let previous = known.previous_revision();
+                (*id, Standing { revision: known.function.revision, previous, keep_alive })
             })
             .collect();
         // A worker that may not start anything lets its pools go too.
@@ -159,6 +162,7 @@ impl Desk {
 
     fn demand(&self, id: FunctionId, waiting: usize, now: Moment) -> Option<Demand> {
         let known = self.functions.get(&id).filter(|known| !known.deleted)?;
+        let may_start_ahead = known.no_start_ahead_until.is_none_or(|until| until <= now.instant);
         Some(Demand {
             function: id,
             project: known.function.project_id.clone(),
@@ -170,7 +174,11 @@ impl Desk {
             limit: limit(&known.function, self.me, &self.live, &self.options),
             service_time: self.foresight.service_time(id),
             floor: 0,
-            expected: self.foresight.expected(id, now.instant),
+            expected: if may_start_ahead {
+                known.to_take_over().max(self.foresight.expected(id, now.instant))
+            } else {
+                0
+            },
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod boots;
+mod update;
 
 use std::collections::BTreeMap;
 
@@ -437,7 +438,7 @@ fn a_deleted_function_leaves_its_waiting_events_with_that_reason() {
     let mut world = World::new();
     let function = Arc::new(function());
     let id = world.arrives(&function);
-    world.happens(Event::FunctionChanged(function.id));
+    world.happens(Event::FunctionChanged(function.id, None));
     assert_eq!(world.looked_up, [function.id]);
     world.happens(Event::Function(function.id, None));
     let record = &world.records[&id];

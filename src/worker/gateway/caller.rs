@@ -106,13 +106,20 @@ async fn hear(
             }
             None
         }
-        Message::FunctionChanged { function } => {
+        Message::FunctionChanged { function, call } => {
+            let (served, told) = oneshot::channel();
             if let Ok(id) = function.parse::<FunctionId>() {
                 // Forgotten before the next frame is looked at: what the caller says next sees the change.
                 shared.functions.forget(id).await;
-                shared.dispatch.tell(Event::FunctionChanged(id)).await;
+                shared.dispatch.tell(Event::FunctionChanged(id, call.is_some().then_some(served))).await;
             }
-            None
+            call.map(|call| -> BoxFuture<'static, Option<Answer>> {
+                Box::pin(async move {
+                    // Whoever was to tell is dropped when there is nothing to wait for any more.
+                    let _ = told.await;
+                    Some((Message::FunctionServed { call }, Bytes::new()))
+                })
+            })
         }
         Message::Ping => {
             connection.queue_message(Message::Ack, Bytes::new(), 0)?;

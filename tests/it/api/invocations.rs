@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request};
+use axum::http::{Method, Request, StatusCode};
 use lambda_agent::wire::Message;
 use lambda_openstack::model::worker::WorkerState;
 use lambda_openstack::model::{ExecutionId, ExecutionState};
@@ -224,20 +224,28 @@ async fn the_connections_end_with_the_service() {
     tokio::time::timeout(Duration::from_secs(5), tasks.stop(Duration::from_secs(1))).await.unwrap();
 }
 
+/// The worker hears of the change and says that it is in force.
+async fn takes_the_change(gateway: &mut Gateway) -> String {
+    let said = gateway.next().await;
+    let Message::FunctionChanged { function, call: Some(call) } = said.message.clone() else { panic!("no change") };
+    said.answer(Message::FunctionServed { call }, b"").await;
+    function
+}
+
 #[tokio::test]
-async fn workers_are_told_of_a_change_before_the_next_call() {
+async fn a_change_is_answered_when_the_workers_have_it_and_before_the_next_call() {
     let (service, mut gateway) = service_and_gateway().await;
     let id = service.get("/v1/functions/f").await.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(service.patch("/v1/functions/f", &json!({"timeout": 5})).await.status, 200);
+    let timeout = json!({"timeout": 5});
+    let (answer, function) = tokio::join!(service.patch("/v1/functions/f", &timeout), takes_the_change(&mut gateway));
+    assert_eq!((answer.status, function), (StatusCode::OK, id.clone()));
     let execution = ExecutionId::generate().to_string();
     let (answer, ()) = tokio::join!(service.send(call("1")), async {
-        let Message::FunctionChanged { function } = gateway.next().await.message else { panic!("no change") };
-        assert_eq!(function, id);
         gateway.next().await.done(&execution, None, b"1").await;
     });
     assert_eq!(answer.status, 200);
-    assert_eq!(service.delete("/v1/functions/f").await.status, 204);
-    assert!(matches!(gateway.next().await.message, Message::FunctionChanged { .. }));
+    let (answer, function) = tokio::join!(service.delete("/v1/functions/f"), takes_the_change(&mut gateway));
+    assert_eq!((answer.status, function), (StatusCode::NO_CONTENT, id));
 }
 
 #[tokio::test]

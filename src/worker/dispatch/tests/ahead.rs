@@ -27,7 +27,7 @@ fn an_instance_of_the_pool_takes_the_first_event_at_once_and_is_its_projects_for
 fn an_event_that_comes_like_clockwork_finds_its_sandbox_ready() {
     let mut options = options();
     let bounds =
-        KeepAlive { unknown: Duration::from_secs(60), least: Duration::from_secs(10), most: Duration::from_secs(300) };
+        KeepAlive { unknown: Duration::from_secs(300), least: Duration::from_secs(10), most: Duration::from_secs(300) };
     options.limits.keep_alive = bounds;
     let mut world = World::with(options);
     let function = Arc::new(function());
