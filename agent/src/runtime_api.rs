@@ -1,5 +1,5 @@
-//! The AWS Lambda Runtime API (2018-06-01) on a loopback port of its own for each sandbox: requests become calls to the
-//! sandbox, replies become answers with the statuses, bodies and headers that AWS gives. What a call does is decided by
+//! The AWS Lambda Runtime API (2018-06-01) on a loopback port of its own for each sandbox, and for our own runtimes on a
+//! connection that they are born with: requests become calls to the sandbox, replies become answers with the statuses, bodies and headers that AWS gives. What a call does is decided by
 //! the sandbox and its [`RuntimeState`](crate::runtime_state::RuntimeState).
 
 mod body;
@@ -7,6 +7,7 @@ mod body;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,7 +17,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -133,8 +135,9 @@ pub struct RuntimeApi {
     pub address: SocketAddr,
     /// What is asked.
     pub calls: mpsc::Receiver<Asked>,
+    asked: mpsc::Sender<Asked>,
     // Aborts the listener and its connections when dropped.
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 impl RuntimeApi {
@@ -148,8 +151,20 @@ impl RuntimeApi {
         let address = listener.local_addr()?;
         let (asked, calls) = mpsc::channel(CALLS_WAITING);
         let mut serving = JoinSet::new();
-        serving.spawn(accept(listener, who, asked));
-        Ok(Self { address, calls, _serving: serving })
+        serving.spawn(accept(listener, who, asked.clone()));
+        Ok(Self { address, calls, asked, serving })
+    }
+
+    /// A connection, made already: its other end, for a process that is handed it at its birth. It costs half of what a
+    /// connection by TCP does, at each message.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn connection(&mut self) -> io::Result<OwnedFd> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        self.serving.spawn(serve(UnixStream::from_std(ours)?, self.asked.clone()));
+        Ok(theirs.into())
     }
 }
 
@@ -164,6 +179,8 @@ async fn accept(listener: TcpListener, who: Who, asked: mpsc::Sender<Asked>) {
                     {
                         tracing::warn!("a stranger's connection to a Runtime API was refused");
                     }
+                    // Without it an answer of two writes waits for the client's delayed acknowledgement.
+                    _ if stream.set_nodelay(true).is_err() => {}
                     _ => drop(connections.spawn(serve(stream, asked.clone()))),
                 },
                 Err(error) => {
@@ -177,11 +194,7 @@ async fn accept(listener: TcpListener, who: Who, asked: mpsc::Sender<Asked>) {
     }
 }
 
-async fn serve(stream: TcpStream, asked: mpsc::Sender<Asked>) {
-    // Without it an answer of two writes waits for the client's delayed acknowledgement.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, asked: mpsc::Sender<Asked>) {
     let service = service_fn(|request| {
         let asked = asked.clone();
         async move { Ok::<_, Infallible>(route(request, &asked).await) }
@@ -356,6 +369,7 @@ fn not_allowed(allowed: &Method) -> Answer {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
 

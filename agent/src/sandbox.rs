@@ -232,7 +232,7 @@ async fn start(
     scratch: &Scratch,
     target: &Target,
 ) -> Result<Started, NotStarted> {
-    let api = RuntimeApi::listen(target.who).await.map_err(|error| NotStarted::platform("no port", &error))?;
+    let mut api = RuntimeApi::listen(target.who).await.map_err(|error| NotStarted::platform("no port", &error))?;
     let (output, ends) = Output::new(number, Arc::clone(&host.link), spec.log_limit_bytes)
         .map_err(|error| NotStarted::platform("no pipes", &error))?;
     let places = Places {
@@ -253,7 +253,10 @@ async fn start(
         output: ends,
     };
     let process = match spec.runtime {
-        RuntimeKind::Python => process::fork(start, &host.zygote).await?,
+        RuntimeKind::Python => {
+            let connection = api.connection().map_err(|error| NotStarted::platform("no connection", &error))?;
+            process::fork(start, connection, &host.zygote).await?
+        }
         RuntimeKind::Provided => process::launch(start, &host.reaper).await?,
     };
     Ok(Started { api, output, process })

@@ -48,6 +48,8 @@ pub struct Fork {
     pub task_root: PathBuf,
     /// Its standard output and standard error.
     pub output: [OwnedFd; 2],
+    /// Its connection to the Runtime API.
+    pub connection: OwnedFd,
 }
 
 /// A child.
@@ -266,7 +268,7 @@ impl Running {
         let ask =
             Ask { fork: self.last, confine: &fork.confine, environment: &fork.environment, task_root: &fork.task_root };
         let sent = match serde_json::to_vec(&ask) {
-            Ok(message) if message.len() <= MESSAGE_MAX => self.send(&message, &fork.output).await,
+            Ok(message) if message.len() <= MESSAGE_MAX => self.send(&message, &fork).await,
             Ok(_) => Err(io::Error::other("the environment is too large")),
             Err(error) => Err(error.into()),
         };
@@ -276,8 +278,9 @@ impl Running {
         }
     }
 
-    async fn send(&self, message: &[u8], output: &[OwnedFd; 2]) -> io::Result<()> {
-        let descriptors = output.each_ref().map(|descriptor| descriptor.as_raw_fd());
+    async fn send(&self, message: &[u8], fork: &Fork) -> io::Result<()> {
+        let [stdout, stderr] = &fork.output;
+        let descriptors = [stdout, stderr, &fork.connection].map(OwnedFd::as_raw_fd);
         loop {
             self.socket.writable().await?;
             let sent = self.socket.try_io(Interest::WRITABLE, || {

@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-import socket
 import sys
 import time
 import traceback
@@ -17,6 +16,8 @@ import traceback
 API = "/2018-06-01/runtime"
 MESSAGE_MAX = 128 * 1024  # Characters of an error's message; what is longer is in the log.
 TRACE_MAX = 64  # Frames of a stack trace.
+RECEIVE = 32 * 1024  # Bytes received at once, and of an event that is known to be larger.
+RECEIVE_MAX = 1024 * 1024
 
 
 class Fault(Exception):
@@ -34,13 +35,11 @@ class ProtocolError(Exception):
 
 
 class Client:
-    """As much of an HTTP client as the Runtime API needs."""
+    """As much of an HTTP client as the Runtime API needs, on a connection that is there already."""
 
-    def __init__(self, address):
+    def __init__(self, connection, address):
         self.address = address
-        host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connection
         self.buffer = bytearray()
         self.next_request = ("GET %s/invocation/next HTTP/1.1\r\nHost: %s\r\n\r\n" % (API, address)).encode()
 
@@ -84,13 +83,14 @@ class Client:
             headers[name.lower()] = value.strip()
         whole = end + 4 + int(headers.get("content-length", 0))
         while len(buffer) < whole:
-            self.fill()
+            self.fill(whole - len(buffer))
         body = bytes(buffer[end + 4 : whole])
         del buffer[:whole]
         return int(lines[0].split(" ", 2)[1]), headers, body
 
-    def fill(self):
-        data = self.socket.recv(262144)
+    def fill(self, missing=0):
+        # What most events fit into: more is taken from the system and given back with each call.
+        data = self.socket.recv(min(max(missing, RECEIVE), RECEIVE_MAX))
         if not data:
             # The agent is gone, or this sandbox is being ended.
             os._exit(0)
@@ -350,12 +350,13 @@ def flush():
             pass  # Closed or replaced by the user.
 
 
-def run(task_root):
-    """Serves events until the agent ends this process. Returns an exit status when it cannot."""
+def run(task_root, connection):
+    """Serves the events that come over a connection to the Runtime API, until the agent ends this process. Returns an exit
+    status when it cannot."""
     set_up_streams()
     set_up_logging()
     environment = os.environ
-    client = Client(environment["AWS_LAMBDA_RUNTIME_API"])
+    client = Client(connection, environment["AWS_LAMBDA_RUNTIME_API"])
     handler_name = environment["_HANDLER"]
     sys.argv = ["bootstrap.py", handler_name]
     python_path = [path for path in environment.get("PYTHONPATH", "").split(":") if path]

@@ -2,7 +2,8 @@
 
 Started by the agent with a SOCK_SEQPACKET socket as standard input. Each message is one JSON object.
 
-    agent  -> {"fork": ID, "confine": {...}, "environment": {...}, "task_root": DIR}  with [stdout, stderr] descriptors
+    agent  -> {"fork": ID, "confine": {...}, "environment": {...}, "task_root": DIR}
+              with three descriptors: standard output, standard error, a connection to the Runtime API
     zygote -> {"ready": VERSION, "unreadable": [PATH, ...]}
               {"forked": ID, "pid": PID}
               {"failed": ID, "reason": TEXT}          the child could not be made, or not be confined
@@ -94,10 +95,6 @@ def preload():
         except ImportError:
             pass  # Not every Python has everything; a function that needs it gets its own error.
         yield
-    # What is here now is not looked at by the collector again, so that its pages stay shared.
-    gc.collect()
-    gc.disable()
-    gc.freeze()
 
 
 def unreadable_paths():
@@ -157,7 +154,7 @@ class Zygote:
                     return
 
     def receive(self):
-        data, descriptors, _, _ = socket.recv_fds(self.agent, MESSAGE_MAX, 2)
+        data, descriptors, _, _ = socket.recv_fds(self.agent, MESSAGE_MAX, 3)
         if not data:
             return False
         message = json.loads(data)
@@ -192,14 +189,14 @@ class Zygote:
         status = 1
         try:
             try:
-                self.confine(message["confine"], descriptors)
+                self.confine(message["confine"], descriptors[:2])
             except BaseException as error:
                 self.tell({"failed": message["fork"], "reason": "%s: %s" % (type(error).__name__, error)})
                 os._exit(126)
             self.agent.close()
             for descriptor in self.inherited:
                 os.close(descriptor)
-            status = self.run(message)
+            status = self.run(message, descriptors[2])
         except SystemExit as error:
             status = exit_status(error)
         except BaseException:
@@ -253,12 +250,15 @@ class Zygote:
         if os.getppid() != self.own_pid:
             os._exit(126)
 
-    def run(self, message):
+    def run(self, message, connection):
         os.environ.clear()
         os.environ.update(message["environment"])
         time.tzset()
+        # What the zygote brought along is not looked at by the collector, whose marks would make its pages this child's own.
+        gc.freeze()
         gc.enable()
-        return self.runtime.run(message["task_root"])
+        os.set_inheritable(connection, False)
+        return self.runtime.run(message["task_root"], socket.socket(fileno=connection))
 
 
 def own_data():
@@ -308,6 +308,8 @@ def load_runtime(path):
 
 
 def main():
+    # A collection writes to every object: what children share would be theirs no more.
+    gc.disable()
     control(PR_SET_PDEATHSIG, signal.SIGKILL)
     agent = socket.socket(fileno=os.dup(0))
     runtime = load_runtime(os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py"))

@@ -77,10 +77,10 @@ pub struct Start<'a> {
     pub output: [OwnedFd; 2],
 }
 
-/// Starts the Python runtime.
-pub async fn fork(start: Start<'_>, zygote: &Zygote) -> Result<Process, NotStarted> {
+/// Starts the Python runtime, with a connection to its Runtime API.
+pub async fn fork(start: Start<'_>, connection: OwnedFd, zygote: &Zygote) -> Result<Process, NotStarted> {
     let Start { confine, environment, task_root, output } = start;
-    let fork = Fork { confine, environment, task_root: task_root.to_owned(), output };
+    let fork = Fork { confine, environment, task_root: task_root.to_owned(), output, connection };
     let forked = zygote.fork(fork).await.map_err(|error| NotStarted::platform("no Python", &error))?;
     let end = async move {
         match forked.exit.await {
