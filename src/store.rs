@@ -29,7 +29,7 @@ use crate::model::{
 };
 
 /// Whose documents a query may see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One project's.
     Project(ProjectId),
@@ -38,7 +38,7 @@ pub enum Scope {
 }
 
 /// A function, by what a path names it with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FunctionRef {
     /// By its id.
     Id(FunctionId),

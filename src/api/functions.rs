@@ -24,9 +24,11 @@ use crate::model::{Function, FunctionId, Trigger};
 use crate::store::{Direction, FunctionFilter, FunctionRef, FunctionSort, Store, StoreError, TriggerFilter};
 
 mod body;
+mod recent;
 mod view;
 
 pub(super) use body::{Changes, FunctionCreate, FunctionUpdate};
+pub(super) use recent::{Recent, find_again, find_to_call};
 pub(super) use view::FunctionView;
 
 /// How often a change is tried again when others change the same function at the same moment.
@@ -204,6 +206,7 @@ pub(super) async fn delete(
     let trusts = trusts_of(api.store.as_ref(), &caller.scope(), &filter).await?;
     match api.store.delete_function(&caller.scope(), function.id, expected).await {
         Ok(()) => {
+            api.recent.forget();
             api.gateways.function_changed(function.id).await;
             give_back(api.delegation.as_ref(), &trusts).await;
             tracing::info!(function.id = %function.id, "function {} is deleted", function.name);
@@ -253,6 +256,7 @@ pub(super) async fn change(
         next.updated_at = clock::now();
         match api.store.replace_function(&caller.scope(), &next, found.revision).await {
             Ok(()) => {
+                api.recent.forget();
                 api.gateways.function_changed(next.id).await;
                 return Ok(next);
             }

@@ -4,6 +4,7 @@
 //! `function.invocation.failed` (or 504 `function.invocation.timed_out`) and carries the failure of the record; 503 means
 //! that the code was not run, and 502 `function.invocation.interrupted` that nobody knows how far it came.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -58,7 +59,12 @@ pub(super) async fn invoke(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let function = functions::find(&api, &caller, &name).await?;
+    let is_async = prefers_async(&headers);
+    let (function, is_fresh) = if is_async {
+        (Arc::new(functions::find(&api, &caller, &name).await?), true)
+    } else {
+        functions::find_to_call(&api, &caller, &name).await?
+    };
     if function.package.is_none() {
         return Err(ApiError::new(Code::InvocationWithoutCode, format!("upload code for '{}' first", function.name)));
     }
@@ -68,10 +74,16 @@ pub(super) async fn invoke(
         .map_err(|_| ApiError::new(Code::RequestTimedOut, "send the body faster"))??;
     let payload = if bytes.iter().all(u8::is_ascii_whitespace) { Bytes::from_static(b"null") } else { bytes };
     let payload = Payload::parse(payload).map_err(|invalid| ApiError::invalid(Code::MalformedJson, &invalid))?;
-    if prefers_async(&headers) {
-        later(&api, &caller, &function, payload).await
-    } else {
-        now(&api, &function, payload).await
+    if is_async {
+        return later(&api, &caller, &function, payload).await;
+    }
+    match now(&api, &function, payload.clone()).await {
+        // It was deleted through another node a moment ago; by now another one may have its name.
+        Err(error) if !is_fresh && error.code() == Code::FunctionNotFound => {
+            let successor = functions::find_again(&api, &caller, &name).await?;
+            if successor.id == function.id { Err(error) } else { now(&api, &successor, payload).await }
+        }
+        answer => answer,
     }
 }
 
