@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
 
 use crate::model::execution::LogChunk;
 use crate::model::{Execution, ExecutionId};
@@ -24,6 +25,9 @@ pub enum Record {
     Log(LogChunk),
 }
 
+/// Shortest time between the beginnings of two batches. The first record after a pause is written at once; under load
+/// those of a few calls share what a write costs, which would else be more than all the rest of a call.
+const BATCH_EVERY: Duration = Duration::from_millis(5);
 /// Records that may wait to be written.
 const QUEUE: usize = 4096;
 /// Most records in one batch.
@@ -58,7 +62,16 @@ impl Recorder {
 /// letters have to be posted.
 pub async fn run(store: Arc<dyn Store>, mut records: mpsc::Receiver<Record>, owing: Arc<Notify>, metrics: Metrics) {
     let mut batch = Vec::with_capacity(BATCH);
-    while records.recv_many(&mut batch, BATCH).await > 0 {
+    let mut next = Instant::now();
+    loop {
+        // More than one batch is there already: waiting would gather nothing.
+        if records.len() < BATCH {
+            sleep_until(next).await;
+        }
+        if records.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
+        next = Instant::now() + BATCH_EVERY;
         let merged = Merged::from(batch.drain(..));
         merged.write(store.as_ref(), &owing, &metrics).await;
     }
