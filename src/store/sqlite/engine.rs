@@ -30,8 +30,9 @@ const LOG_SIZE: i64 = 64 << 20;
 
 /// A write that waits for its place in a transaction.
 trait Job: Send {
-    /// Carries it out in the open transaction. `false`: the transaction is gone, and everything in it.
-    fn run(&mut self, db: &Connection) -> bool;
+    /// Carries it out in the open transaction, in which it is `alone` or one of several. `false`: the transaction is gone,
+    /// and everything in it.
+    fn run(&mut self, db: &Connection, alone: bool) -> bool;
 
     /// Tells the caller the outcome; `lost` says why the transaction was not committed, if it was not.
     fn settle(self: Box<Self>, lost: Option<&str>);
@@ -48,10 +49,10 @@ where
     T: Send,
     F: FnOnce(&Connection) -> Result<T> + Send,
 {
-    fn run(&mut self, db: &Connection) -> bool {
+    fn run(&mut self, db: &Connection, alone: bool) -> bool {
         // Whoever has given up waiting repeats the call if need be: it must not be carried out behind its back.
         let Some(work) = self.work.take_if(|_| !self.reply.is_closed()) else { return true };
-        let result = in_savepoint(db, work);
+        let result = if alone { in_transaction(db, work) } else { in_savepoint(db, work) };
         self.result = Some(result);
         // Some errors (disk full, I/O) make SQLite take back the whole transaction.
         !db.is_autocommit()
@@ -70,8 +71,22 @@ where
     }
 }
 
+/// A write that is refused takes the transaction back, in which there is no other. A savepoint would copy every page
+/// that is changed.
+fn in_transaction<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let result = work(db);
+    if result.is_err() && !db.is_autocommit() {
+        run(db, "ROLLBACK")?;
+    }
+    result
+}
+
+fn run(db: &Connection, statement: &str) -> rusqlite::Result<()> {
+    db.prepare_cached(statement)?.execute(()).map(|_| ())
+}
+
 fn in_savepoint<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-    let run = |statement: &str| db.prepare_cached(statement)?.execute(()).map(|_| ());
+    let run = |statement: &str| run(db, statement);
     run("SAVEPOINT one_write")?;
     match work(db) {
         Ok(done) => {
@@ -202,11 +217,12 @@ fn write_all(db: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
 
 /// Runs a group in one transaction; why it was not committed, if it was not.
 fn commit(db: &Connection, group: &mut [Box<dyn Job>]) -> std::result::Result<(), String> {
-    db.execute_batch("BEGIN IMMEDIATE").map_err(|error| format!("no transaction could be begun: {error}"))?;
-    if !group.iter_mut().all(|job| job.run(db)) {
+    run(db, "BEGIN IMMEDIATE").map_err(|error| format!("no transaction could be begun: {error}"))?;
+    let alone = group.len() == 1;
+    if !group.iter_mut().all(|job| job.run(db, alone)) {
         return Err("the transaction was taken back because of another write in it".to_owned());
     }
-    db.execute_batch("COMMIT").map_err(|error| {
+    run(db, "COMMIT").map_err(|error| {
         // Fails when SQLite has rolled back by itself, which is as good.
         let _ = db.execute_batch("ROLLBACK");
         format!("the transaction could not be committed: {error}")
