@@ -119,6 +119,7 @@ pub struct Worker {
     gateway: SocketAddr,
     drivers: Vec<Arc<dyn Driver>>,
     bell: Option<wake::Bell>,
+    wakes: wake::Wakes,
     parts: Reloadable,
 }
 
@@ -273,6 +274,7 @@ impl Worker {
             },
         });
         let (woken, wake_ups) = tokio::sync::mpsc::channel(WAKE_UPS);
+        let wakes = wake::Wakes::new(Arc::clone(&platform.nudge), woken);
         let subscriptions = parts.zaqar.notification_bind.as_ref().map(|bind| {
             let here = format!("http://{bind}");
             let base = parts.zaqar.notification_url.as_ref().unwrap_or(&here);
@@ -281,7 +283,7 @@ impl Worker {
                 store: Arc::clone(&parts.store),
                 platform: (parts.queue.clone(), parts.zaqar.queue.clone()),
                 access: parts.project_queues.clone(),
-                bell: wake::Bell::new(base, &gateway::random_secret(), Arc::clone(&platform.nudge), woken),
+                bell: wake::Bell::new(base, &gateway::random_secret(), wakes.clone()),
             })
         });
         let bell = subscriptions.as_ref().map(|subscriptions| subscriptions.bell.clone());
@@ -384,6 +386,7 @@ impl Worker {
             gateway: bound,
             drivers: parts.drivers.into_iter().map(|setup| setup.driver).collect(),
             bell,
+            wakes,
             parts: reloadable,
         })
     }
@@ -414,6 +417,12 @@ impl Worker {
     #[must_use]
     pub fn bell(&self) -> Option<wake::Bell> {
         self.bell.clone()
+    }
+
+    /// For who knows by himself that something has come to a queue.
+    #[must_use]
+    pub fn wakes(&self) -> wake::Wakes {
+        self.wakes.clone()
     }
 
     /// Takes over the options that may change while it runs.

@@ -84,6 +84,11 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let store = service::open_store(config, &metrics).await?;
     let cloud = service::Cloud::new(config, &metrics)?;
     let worker = service::start_worker(config, store.clone(), &cloud, &data_dir, alone, &tasks, &metrics).await?;
+    // What Zaqar would say by its notifications.
+    let (wakes, platform) = (worker.wakes(), (config.zaqar.project_id.clone(), config.zaqar.queue.clone()));
+    queue.on_post(move |project, queue| {
+        if (project, queue) == (&platform.0, &platform.1) { wakes.platform() } else { wakes.own(project, queue) }
+    });
     let router = service::api_router(config, store, &cloud, policy, &tasks, &serving, &metrics)?;
     service::serve(&tasks, "api", api_listener, router, &serving, LAST_ANSWERS);
 

@@ -30,7 +30,7 @@ mod rows;
 mod schema;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::middleware::from_fn;
@@ -77,7 +77,11 @@ struct Shared {
     reader: Lane,
     clock: Clock,
     salt: u16,
+    listener: OnceLock<Listener>,
 }
+
+/// Hears of posts: the project, and the name of the queue.
+type Listener = Box<dyn Fn(&str, &str) + Send + Sync>;
 
 /// Opens the service on this file, which is made when it is not there. Its directory must exist.
 ///
@@ -99,7 +103,7 @@ pub async fn open_with_clock(path: impl AsRef<Path>, clock: Clock) -> std::resul
         let reader = schema::connect(&path)?;
         let writer = Lane::start(writer, Access::Write, Arc::clone(&clock))?;
         let reader = Lane::start(reader, Access::Read, Arc::clone(&clock))?;
-        Ok(Queue { shared: Arc::new(Shared { writer, reader, clock, salt }) })
+        Ok(Queue { shared: Arc::new(Shared { writer, reader, clock, salt, listener: OnceLock::new() }) })
     });
     opened.await.unwrap_or_else(|gone| Err(OpenError::Thread(std::io::Error::other(gone))))
 }
@@ -109,6 +113,18 @@ impl Queue {
     pub async fn close(&self) {
         self.shared.reader.close().await;
         self.shared.writer.close().await;
+    }
+
+    /// Has `listener` told of each post, by its project and the name of its queue, when it is durable; it must not wait.
+    /// This takes the place of Zaqar's notifications for who is in the same process. The first listener stays.
+    pub fn on_post(&self, listener: impl Fn(&str, &str) + Send + Sync + 'static) {
+        let _ = self.shared.listener.set(Box::new(listener));
+    }
+
+    fn posted(&self, project: &str, queue: &str) {
+        if let Some(listener) = self.shared.listener.get() {
+            listener(project, queue);
+        }
     }
 
     fn now(&self) -> i64 {

@@ -24,20 +24,51 @@ const TTL: Duration = Duration::from_secs(120);
 /// Between two rounds of renewals.
 const ROUND: Duration = Duration::from_secs(30);
 
+/// Has queues looked at, now. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Wakes {
+    platform: Arc<Notify>,
+    own: mpsc::Sender<QueueKey>,
+}
+
+impl Wakes {
+    /// `platform` is notified for the platform's queue, `own` gets the names of the others.
+    #[must_use]
+    pub const fn new(platform: Arc<Notify>, own: mpsc::Sender<QueueKey>) -> Self {
+        Self { platform, own }
+    }
+
+    /// Something came to the platform's queue.
+    pub fn platform(&self) {
+        self.platform.notify_one();
+    }
+
+    /// Something came to a project's own queue, should it be looked at here.
+    pub fn own(&self, project: &str, queue: &str) {
+        if let (Ok(project_id), Ok(queue)) = (ProjectId::parse(project), SourceQueue::parse(queue)) {
+            self.key(QueueKey { project_id, queue });
+        }
+    }
+
+    fn key(&self, key: QueueKey) {
+        // A hint that finds no room is not missed: the queue is looked at a little later.
+        let _ = self.own.try_send(key);
+    }
+}
+
 /// Hears the calls. Clones share it.
 #[derive(Clone)]
 pub struct Bell {
     base: Arc<str>,
     secret: Arc<str>,
-    platform: Arc<Notify>,
-    own: mpsc::Sender<QueueKey>,
+    wakes: Wakes,
 }
 
 impl Bell {
     /// `base` is the address at which Zaqar reaches whoever hands us its calls.
     #[must_use]
-    pub fn new(base: &str, secret: &str, platform: Arc<Notify>, own: mpsc::Sender<QueueKey>) -> Self {
-        Self { base: base.trim_end_matches('/').into(), secret: secret.into(), platform, own }
+    pub fn new(base: &str, secret: &str, wakes: Wakes) -> Self {
+        Self { base: base.trim_end_matches('/').into(), secret: secret.into(), wakes }
     }
 
     /// Somebody has called `/{code}` (the platform's queue) or `/{code}/{project}/{queue}`. The answer is the same whether
@@ -45,12 +76,11 @@ impl Bell {
     pub fn ring(&self, code: &str, own: Option<(&str, &str)>) {
         let key = own.map(|(project, queue)| Some((ProjectId::parse(project).ok()?, SourceQueue::parse(queue).ok()?)));
         match key {
-            None if self.is_code(code, None) => self.platform.notify_one(),
+            None if self.is_code(code, None) => self.wakes.platform(),
             Some(Some((project_id, queue))) => {
                 let key = QueueKey { project_id, queue };
                 if self.is_code(code, Some(&key)) {
-                    // A hint that finds no room is not missed: the queue is looked at a little later.
-                    let _ = self.own.try_send(key);
+                    self.wakes.key(key);
                 }
             }
             None | Some(None) => {}
@@ -202,7 +232,7 @@ mod tests {
     async fn a_call_wakes_the_queue_whose_code_it_has_and_no_other() {
         let (own, mut heard) = mpsc::channel(4);
         let platform = Arc::new(Notify::new());
-        let bell = Bell::new("http://w:1/", "secret", Arc::clone(&platform), own);
+        let bell = Bell::new("http://w:1/", "secret", Wakes::new(Arc::clone(&platform), own));
         let key = |queue: &str| QueueKey {
             project_id: ProjectId::parse("p").unwrap(),
             queue: SourceQueue::parse(queue).unwrap(),

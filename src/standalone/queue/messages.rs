@@ -35,16 +35,18 @@ pub(super) async fn post(
     let posted = parse(&body)?;
     let salt = queue.salt();
     let path = format!("/v2/queues/{name}/messages");
+    let (project, written) = (caller.project.clone(), name.clone());
     let ids = queue
         .write(move |connection, now| {
-            let row = match queues::find(connection, &caller.project, &name)? {
+            let row = match queues::find(connection, &caller.project, &written)? {
                 Some(row) => row,
-                None => queues::insert(connection, &caller.project, &name, serde_json::Map::new())?,
+                None => queues::insert(connection, &caller.project, &written, serde_json::Map::new())?,
             };
             let drafts = drafts(posted, &row, length)?;
             rows::insert(connection, &row, &caller, salt, now, &drafts)
         })
         .await?;
+    queue.posted(&project, &name);
     let mut location = format!("{path}?ids={}", ids.join(","));
     if location.len() > LOCATION_MAX {
         location.clone_from(&path);
