@@ -85,6 +85,15 @@ pub enum IntakeError {
     Store(#[source] Arc<StoreError>),
 }
 
+/// What a claim got.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The messages.
+    pub claim: Claim,
+    /// Whether there were as many as were asked for: there are probably more.
+    pub is_full: bool,
+}
+
 /// An execution that is to be inserted, with its function and, if there is room for it here, its place.
 struct Candidate {
     execution: Execution,
@@ -112,25 +121,33 @@ impl Intake {
         }
     }
 
+    /// Claims at most `limit` messages; none when there are none.
+    ///
+    /// # Errors
+    /// When the queue does not do what it is asked.
+    pub async fn claim(&self, source: &Source, limit: usize) -> Result<Option<Claimed>, IntakeError> {
+        let o = &self.options;
+        let claim = source.client.claim(&source.queue, limit, o.claim_ttl, o.claim_grace).await;
+        let claim = claim.map_err(IntakeError::Claim)?;
+        self.metrics.claimed(claim.as_ref().map_or(0, |claim| claim.messages.len()));
+        Ok(claim.map(|claim| Claimed { is_full: claim.messages.len() >= limit, claim }))
+    }
+
     /// Claims at most `limit` messages and deals with them.
     ///
     /// # Errors
-    /// When the queue does not do what it is asked, or the store refuses. The messages come again when the claim ends.
-    pub async fn claim(&self, source: &Source, limit: usize, cancel: &CancellationToken) -> Result<Look, IntakeError> {
-        let o = &self.options;
-        let claim = source.client.claim(&source.queue, limit, o.claim_ttl, o.claim_grace).await;
-        let Some(claim) = claim.map_err(IntakeError::Claim)? else {
-            self.metrics.claimed(0);
-            return Ok(Look::Empty);
-        };
-        self.metrics.claimed(claim.messages.len());
-        let is_full = claim.messages.len() >= limit;
+    /// See [`Self::claim`] and [`Self::take_in`].
+    pub async fn look(&self, source: &Source, limit: usize, cancel: &CancellationToken) -> Result<Look, IntakeError> {
+        let Some(Claimed { claim, is_full }) = self.claim(source, limit).await? else { return Ok(Look::Empty) };
         self.take_in(source, claim, cancel).await?;
         Ok(if is_full { Look::Full } else { Look::Some })
     }
 
-    /// Deals with one claim: matches, inserts, deletes, hands on.
-    async fn take_in(&self, source: &Source, claim: Claim, cancel: &CancellationToken) -> Result<(), IntakeError> {
+    /// Deals with one claim: matches, inserts, hands on, deletes.
+    ///
+    /// # Errors
+    /// When the queue does not do what it is asked, or the store refuses. The messages come again when the claim ends.
+    pub async fn take_in(&self, source: &Source, claim: Claim, cancel: &CancellationToken) -> Result<(), IntakeError> {
         let mut candidates = Vec::new();
         let mut dead = Vec::new();
         let mut triggers = HashMap::new();
@@ -145,6 +162,10 @@ impl Intake {
             self.bury(source, &triggers, &dead, cancel).await?;
         }
         let works = self.insert(candidates, cancel).await?;
+        // What is in the store runs, while the queue is still being told.
+        if !works.is_empty() {
+            self.dispatch.tell(DispatchEvent::Work(works)).await;
+        }
         let ids: Vec<_> = claim.messages.into_iter().map(|message| message.id).collect();
         // What cannot be deleted comes again and inserts nothing new.
         match source.client.delete_claimed(&source.queue, &ids, &claim.id).await {
@@ -154,9 +175,6 @@ impl Intake {
                 let error = chain(&error);
                 tracing::warn!(error, "messages that were taken in could not be deleted: {error}");
             }
-        }
-        if !works.is_empty() {
-            self.dispatch.tell(DispatchEvent::Work(works)).await;
         }
         Ok(())
     }

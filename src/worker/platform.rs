@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::Map;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::intake::{Intake, Source};
+use super::intake::{Claimed, Intake, IntakeError, Source};
 use crate::openstack::OpenStackError;
 use crate::openstack::zaqar;
 use crate::scheduler::polls::Look;
@@ -38,8 +39,8 @@ pub struct Options {
 }
 
 impl Platform {
-    /// Claims and takes in until cancelled. While messages keep coming, several claims are under way; an empty queue is
-    /// looked at by one, less and less often.
+    /// Claims and takes in until cancelled. While messages keep coming, several claims are under way, beside as many that the
+    /// store is taking; an empty queue is looked at by one, less and less often.
     ///
     /// # Errors
     /// When the queues cannot be made ready. Later faults are logged and tried again.
@@ -47,50 +48,74 @@ impl Platform {
         for name in [&self.source.queue, &self.intake.options.dead_letter_queue] {
             self.source.client.ensure_queue(name, &Map::new()).await?;
         }
-        let mut under_way = FuturesUnordered::new();
+        let mut looking = FuturesUnordered::new();
+        let mut taking = FuturesUnordered::new();
         let mut wanted = 1;
         let mut pause = self.options.poll_min;
-        let mut ended = false;
+        let mut rest = None;
         loop {
-            while !ended && under_way.len() < wanted {
-                let platform = Arc::clone(&self);
-                let cancel = cancel.clone();
-                under_way.push(async move { platform.look(&cancel).await });
+            // What is claimed is finished; nothing new is claimed.
+            let ended = cancel.is_cancelled();
+            // What the store is slow to take is not piled up here.
+            while !ended && rest.is_none() && looking.len() < wanted && taking.len() < self.options.claims {
+                looking.push(self.look(&cancel));
             }
-            let Some(look) = under_way.next().await else { return Ok(()) };
+            let look = tokio::select! {
+                () = cancel.cancelled(), if rest.is_some() => {
+                    rest = None;
+                    continue;
+                }
+                () = self.nudge.notified(), if rest.is_some() => {
+                    (rest, pause) = (None, self.options.poll_min);
+                    continue;
+                }
+                () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {
+                    rest = None;
+                    continue;
+                }
+                Some(look) = looking.next() => match look {
+                    // The next claim does not wait for the store.
+                    Some(Ok(Some(claimed))) => {
+                        let look = if claimed.is_full { Look::Full } else { Look::Some };
+                        taking.push(self.intake.take_in(&self.source, claimed.claim, &cancel));
+                        look
+                    }
+                    Some(Ok(None)) => Look::Empty,
+                    Some(Err(error)) => failed(&error),
+                    None => continue,
+                },
+                Some(taken) = taking.next() => match taken {
+                    Ok(()) => continue,
+                    Err(error) => failed(&error),
+                },
+                else => return Ok(()),
+            };
             match look {
-                Some(Look::Full) => {
+                Look::Full => {
                     wanted = (wanted + 1).min(self.options.claims);
                     pause = self.options.poll_min;
                 }
-                Some(Look::Some) => pause = self.options.poll_min,
-                Some(Look::Empty | Look::Failed) => {
+                Look::Some => pause = self.options.poll_min,
+                Look::Empty | Look::Failed => {
                     wanted = 1;
-                    if under_way.is_empty() {
-                        tokio::select! {
-                            () = cancel.cancelled() => {}
-                            () = self.nudge.notified() => pause = self.options.poll_min,
-                            () = tokio::time::sleep(pause) => pause = (pause * 2).min(self.options.poll_max),
-                        }
+                    if looking.is_empty() {
+                        rest = Some(Instant::now() + pause);
+                        pause = (pause * 2).min(self.options.poll_max);
                     }
                 }
-                None => {}
             }
-            // What is claimed is finished; nothing new is claimed.
-            ended = cancel.is_cancelled();
         }
     }
 
     /// One look; none: cancelled before it began.
-    async fn look(&self, cancel: &CancellationToken) -> Option<Look> {
+    async fn look(&self, cancel: &CancellationToken) -> Option<Result<Option<Claimed>, IntakeError>> {
         let room = self.intake.room(cancel).await?;
-        match self.intake.claim(&self.source, room.min(zaqar::PAGE_MAX), cancel).await {
-            Ok(look) => Some(look),
-            Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(error, "the platform queue could not be looked at, it is tried again: {error}");
-                Some(Look::Failed)
-            }
-        }
+        Some(self.intake.claim(&self.source, room.min(zaqar::PAGE_MAX)).await)
     }
+}
+
+fn failed(error: &IntakeError) -> Look {
+    let error = chain(error);
+    tracing::warn!(error, "the platform queue could not be looked at, it is tried again: {error}");
+    Look::Failed
 }

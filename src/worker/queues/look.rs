@@ -67,7 +67,7 @@ pub async fn look(
         let looked = match access.client(&key.project_id, trust_id) {
             Ok(client) => {
                 let source = Source { client, queue: key.queue.as_str().to_owned(), kind: Kind::Own(key.clone()) };
-                intake.claim(&source, limit, cancel).await
+                intake.look(&source, limit, cancel).await
             }
             Err(error) => Err(IntakeError::Claim(error)),
         };
