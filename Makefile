@@ -6,7 +6,7 @@ HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 CLOUD_NEEDS := $(if $(or $(if $(PARTS),,all),$(filter lambda,$(PARTS))),build agent)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo test cloud-up cloud-down cloud-status test-cloud test-devstack fmt clippy clean
+.PHONY: help setup build agent demo test bench cloud-up cloud-down cloud-status test-cloud test-devstack fmt clippy clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ demo: setup ## Start the service, run real events through it, show what became o
 
 test: setup ## Run every check
 	@scripts/test.sh
+
+bench: setup agent ## Measure the service beside its peers (root and Docker for all of it); ONLY="warm-call drain" for some
+	cargo build --locked --release --workspace --bins
+	@scripts/bench.sh $(ONLY)
 
 cloud-up: setup $(CLOUD_NEEDS) ## Start a cloud in a box: real OpenStack services on this machine (root); PARTS="zaqar zun" for some
 	@tests/cloud/cloud.sh up $(PARTS)

@@ -1,0 +1,146 @@
+//! A cold start that needs a server: a synchronous call of a function with `isolation = vm` whose project has none, until its
+//! answer is there, in a server that Nova makes.
+//!
+//! The answer's way back is counted too, because a guest's clock cannot be compared with ours. The peer is Nova's create →
+//! the first line that the guest's own first process writes on its console, for the same image, flavor and network, asked by
+//! a bare client; the console is read on the host, every 20 ms, so that nothing is asked of Nova meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use lambda_openstack::openstack::nova::{Client, Hints, NewServer, ServerNetwork};
+use lambda_openstack::openstack::{Session, glance, neutron};
+use serde_json::json;
+
+use super::cold_start::STAMP;
+use crate::bench::{Bench, Found};
+use crate::cloud::{Cloud, Deployment};
+use crate::report::{Row, Target};
+use crate::service::invocations;
+use crate::stats::{P50, Rounds, Side, alternating};
+
+const ROUNDS: usize = 3;
+const IMAGE: &str = "lambda-python3-vm";
+/// What the driver takes for the memory that the configuration below names.
+const FLAVOR: &str = "box.512";
+const PEER: &str = "Nova's create → guest's init";
+const PATIENCE: Duration = Duration::from_secs(180);
+
+fn configuration(cloud: &Cloud, more: &str) -> Result<String> {
+    Ok(format!(
+        "[api]\ninvocation_patience_seconds = 300\n\
+         [worker]\ndrivers = nova\nkeep_alive = 1\ninstance_keep_alive = 1\n\
+         [nova]\nimage = {IMAGE}\nnetwork = {network}\ngateway_address = {gateway}:GATEWAY_PORT\n\
+         instance_memory_mib = 384\noverhead_memory_mib = 128\nboot_timeout = 150\n{more}\n",
+        network = cloud.user.var("BOX_SERVER_NETWORK")?,
+        gateway = cloud.user.var("BOX_SERVER_GATEWAY")?,
+    ))
+}
+
+/// A call of a function that has no sandbox; milliseconds until its answer.
+async fn call(service: &Deployment, name: &str) -> Result<f64> {
+    let more = json!({"isolation": "vm", "memory": 64, "timeout": 60});
+    service.api.python(name, &format!("{STAMP}# {name}\n"), more).await?;
+    let mut connection = service.api.connection();
+    let begun = Instant::now();
+    connection.post(&invocations(name), Bytes::from_static(b"{}")).await?;
+    let took = begun.elapsed().as_secs_f64() * 1e3;
+    service.api.delete(name).await?;
+    Ok(took)
+}
+
+/// Waits until the service's project has no server.
+async fn until_gone(nova: &Client) -> Result<()> {
+    let begun = Instant::now();
+    while !nova.servers(&[]).await?.is_empty() {
+        ensure!(begun.elapsed() < PATIENCE, "servers are left");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+async fn bare(bench: &Bench, session: &Session, cloud: &Cloud) -> Result<f64> {
+    let nova = Client::new(session.clone());
+    let flavors = nova.flavors().await?;
+    let flavor = flavors.iter().find(|flavor| flavor.name == FLAVOR).context("the flavor is missing")?;
+    let networks = neutron::Client::new(session.clone()).networks(cloud.user.var("BOX_SERVER_NETWORK")?).await?;
+    let network = networks.first().context("the network is missing")?.id.clone();
+    let image = glance::Client::new(session.clone()).newest(glance::By::Name(IMAGE), None).await?;
+    let server = NewServer {
+        name: "bench-bare".to_owned(),
+        hostname: None,
+        image: image.context("the image is missing")?.id,
+        flavor: flavor.id.clone(),
+        networks: vec![ServerNetwork { uuid: network }],
+        security_groups: Vec::new(),
+        availability_zone: None,
+        metadata: BTreeMap::new(),
+        tags: Vec::new(),
+        user_data: None,
+        config_drive: true,
+    };
+    let begun = Instant::now();
+    let id = nova.create_server(&server, &Hints::default()).await?;
+    let console = bench.cloud.join("data/nova/instances").join(&id).join("console.log");
+    let took = loop {
+        if std::fs::read(&console).is_ok_and(|text| String::from_utf8_lossy(&text).contains(INIT)) {
+            break begun.elapsed().as_secs_f64() * 1e3;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "its first process is not seen in {}", console.display());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    nova.delete_server(&id).await?;
+    until_gone(&nova).await?;
+    Ok(took)
+}
+
+/// What the guest's first process says where nobody has told it what it is for: the first that it says at all.
+const INIT: &str = "lambda: ";
+
+/// Takes the measure of cold starts.
+pub async fn cold(bench: &Bench) -> Result<Found> {
+    let cloud = Cloud::up(bench).await?;
+    let session = cloud.service.session()?;
+    let service = Deployment::start(bench, &cloud, &configuration(&cloud, "")?).await?;
+    let nova = Client::new(session.clone());
+    let mut rounds = Rounds::default();
+    // The first guest of a host is slower than all that follow.
+    bare(bench, &session, &cloud).await?;
+    for (round, side) in alternating(ROUNDS).into_iter().enumerate() {
+        let sample = match side {
+            Side::Ours => {
+                let took = call(&service, &format!("nova-{round}")).await?;
+                until_gone(&nova).await?;
+                took
+            }
+            Side::Peer => bare(bench, &session, &cloud).await?,
+        };
+        rounds.push(side, vec![sample]);
+    }
+    service.stop().await?;
+    let row = Row::of("Nova, cold start", "ms", &rounds, P50, PEER, Target::AtMost(1.1));
+    let note = format!("{ROUNDS} times each; asked → answered. Guests run on emulated processors");
+    Ok(Found::compared("Nova, cold start", PEER, rounds, vec![row.note(note)]))
+}
+
+/// Takes the measure of starts from the pool: the same call where a server stands ready. What is asked for is a time: 50 ms.
+pub async fn pool(bench: &Bench) -> Result<Found> {
+    let cloud = Cloud::up(bench).await?;
+    let service = Deployment::start(bench, &cloud, &configuration(&cloud, "pools = python3/64:1")?).await?;
+    let nova = Client::new(cloud.service.session()?);
+    let mut rounds = Rounds::default();
+    for round in 0..ROUNDS {
+        super::instances(&service, 1).await?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        rounds.push(Side::Ours, vec![call(&service, &format!("pool-{round}")).await?]);
+        // The server goes with its last function, and the pool gets another one.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    service.stop().await?;
+    until_gone(&nova).await?;
+    let row = Row::of("Nova, start from the pool", "ms", &rounds, P50, "a bound", Target::Bound(50.0));
+    let note = format!("{ROUNDS} times; asked → answered. Guests run on emulated processors");
+    Ok(Found::compared("Nova, start from the pool", "none", rounds, vec![row.note(note)]))
+}
