@@ -22,8 +22,10 @@ use crate::telemetry::metrics::Metrics;
 
 /// Longest pause after boots that failed.
 const BOOT_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often functions with work or sandboxes are looked up again.
+/// How often functions with work or sandboxes are looked up again, in case that the announcement of a change was lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// So many of them each time, those that were looked up longest ago.
+const LOOK_AGAIN_AT: usize = 64;
 /// How often the log of a running attempt is written.
 const LOG_FLUSH: Duration = Duration::from_millis(500);
 
@@ -66,6 +68,8 @@ pub(super) struct Known {
     /// As it was before, while that still takes events.
     pub previous: Option<Previous>,
     pub deleted: bool,
+    /// When it was last looked up, or met with work.
+    pub looked_up: Instant,
     /// Until when nothing is started ahead of need, because a start has failed.
     pub no_start_ahead_until: Option<Instant>,
 }
@@ -123,8 +127,9 @@ impl Desk {
 
     /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Moment, effects: &mut Vec<Effect>) {
-        // What agents say and what arrives asks for a plan only while something waits, which is looked at anyway.
-        self.plan_is_due |= !matches!(event, Event::Work(_) | Event::Agent(..));
+        // What agents say and what arrives asks for a plan only while something waits, which is looked at anyway; and of
+        // the functions that are looked up, hardly one has changed.
+        self.plan_is_due |= !matches!(event, Event::Work(_) | Event::Agent(..) | Event::Function(..));
         match event {
             Event::Work(works) => {
                 for work in works {
@@ -208,7 +213,7 @@ impl Desk {
             }
             Some(_) => {}
             None => {
-                self.functions.insert(function.id, Known::new(Arc::clone(&function)));
+                self.functions.insert(function.id, Known::new(Arc::clone(&function), now.instant));
             }
         }
         self.foresight.arrived(function.id, now.instant);
@@ -222,21 +227,25 @@ impl Desk {
                 && self.foresight.expected(id, now.instant) > 0
                 && function.package.is_some()
             {
-                self.functions.insert(id, Known::new(function));
+                self.functions.insert(id, Known::new(function, now.instant));
+                self.plan_is_due = true;
             }
             return;
         };
+        known.looked_up = now.instant;
         match function {
             Some(function) => {
                 known.deleted = false;
                 if known.function.revision < function.revision {
                     self.revise(function, now);
+                    self.plan_is_due = true;
                 }
                 self.update_is_known(id);
             }
             None => {
                 known.deleted = true;
                 known.previous = None;
+                self.plan_is_due = true;
                 self.updates.remove(&id);
                 let project = known.function.project_id.clone();
                 for work in self.queue.drain_function(&project, id) {
@@ -267,7 +276,10 @@ impl Desk {
             let due = self.foresight.due(now.instant);
             let with_work: HashSet<FunctionId> = waiting.chain(self.fleet.functions()).chain(due).collect();
             self.functions.retain(|id, _| with_work.contains(id));
-            effects.extend(with_work.into_iter().map(Effect::LookUp));
+            let looked_up = |id: &FunctionId| self.functions.get(id).map(|known| known.looked_up);
+            let mut again: Vec<_> = with_work.into_iter().map(|id| (looked_up(&id), id)).collect();
+            again.sort_unstable();
+            effects.extend(again.into_iter().take(LOOK_AGAIN_AT).map(|(_, id)| Effect::LookUp(id)));
         }
         self.plan_is_due = true;
         self.observe();

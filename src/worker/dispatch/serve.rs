@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use lambda_agent::wire::{AttemptRef, Invocation, Message, RuntimeKind, SandboxSpec};
 
-use super::desk::{Desk, Running, StartNotes};
+use super::desk::{Desk, Known, Running, StartNotes};
 use super::log::LogBuffer;
 use super::{Boot, Effect, Moment, Options, Record, Work};
 use crate::model::execution::{Change, Start};
@@ -152,17 +152,15 @@ impl Desk {
             self.queue.functions().filter_map(|(_, id, waiting)| self.demand(id, waiting, now)).collect();
         if self.is_open() {
             let waiting: HashSet<_> = demands.iter().map(|demand| demand.function).collect();
-            let others = self.functions.keys().filter(|id| !waiting.contains(id));
-            demands.extend(
-                others.filter_map(|id| self.demand(*id, 0, now)).filter(|demand| demand.floor.max(demand.expected) > 0),
-            );
+            let ahead =
+                self.functions.iter().filter(|(id, known)| !waiting.contains(id) && self.wanted_ahead(known, now) > 0);
+            demands.extend(ahead.filter_map(|(id, _)| self.demand(*id, 0, now)));
         }
         demands
     }
 
     fn demand(&self, id: FunctionId, waiting: usize, now: Moment) -> Option<Demand> {
         let known = self.functions.get(&id).filter(|known| !known.deleted)?;
-        let may_start_ahead = known.no_start_ahead_until.is_none_or(|until| until <= now.instant);
         Some(Demand {
             function: id,
             project: known.function.project_id.clone(),
@@ -174,12 +172,16 @@ impl Desk {
             limit: limit(&known.function, self.me, &self.live, &self.options),
             service_time: self.foresight.service_time(id),
             floor: 0,
-            expected: if may_start_ahead {
-                known.to_take_over().max(self.foresight.expected(id, now.instant))
-            } else {
-                0
-            },
+            expected: self.wanted_ahead(known, now),
         })
+    }
+
+    /// Sandboxes of a function that are to be there before an event waits for them.
+    fn wanted_ahead(&self, known: &Known, now: Moment) -> u32 {
+        if known.no_start_ahead_until.is_some_and(|until| now.instant < until) {
+            return 0;
+        }
+        known.to_take_over().max(self.foresight.expected(known.function.id, now.instant))
     }
 
     /// Gives an instance of the pool away.

@@ -36,8 +36,8 @@ pub(super) struct Update {
 
 impl Known {
     /// A function of which there is one revision here.
-    pub fn new(function: Arc<Function>) -> Self {
-        Self { function, previous: None, deleted: false, no_start_ahead_until: None }
+    pub fn new(function: Arc<Function>, now: Instant) -> Self {
+        Self { function, previous: None, deleted: false, looked_up: now, no_start_ahead_until: None }
     }
 
     /// The ready sandbox that takes the next event: of the present revision if there is one.
