@@ -200,7 +200,7 @@ def set_up_streams():
         setattr(sys, "__%s__" % name, stream)
 
 
-def set_up_logging():
+def log_handler():
     handler = LogHandler()
     formatter = logging.Formatter(
         "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S"
@@ -208,8 +208,16 @@ def set_up_logging():
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     handler.addFilter(LogFilter())
+    return handler
+
+
+# Made once, before this process is forked.
+LOG_HANDLER = log_handler()
+
+
+def set_up_logging():
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [LOG_HANDLER]
     level = logging.getLevelName(os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper().replace("TRACE", "DEBUG"))
     if isinstance(level, int):
         root.setLevel(level)
@@ -340,6 +348,17 @@ def unmarshal(body, content_type):
         return json.loads(body)
     except Exception as error:
         raise Fault("Runtime.UnmarshalError", "Unable to unmarshal input: %s" % text_of(error)) from None
+
+
+def rehearse():
+    """What every event needs, before this process is forked: the interpreter writes down how best to run code with the
+    code, and what is written before the fork is shared."""
+    headers = {"lambda-runtime-aws-request-id": "", "lambda-runtime-deadline-ms": "0"}
+    function = {"name": "", "version": "", "memory": "", "log_group": "", "log_stream": ""}
+    for _ in range(20):
+        Context(headers, function)
+        unmarshal(marshal({"text": "", "number": [1]}), None)
+        flush()
 
 
 def flush():

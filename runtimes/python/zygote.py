@@ -304,6 +304,7 @@ def load_runtime(path):
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+    module.rehearse()
     return module
 
 
