@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use lambda_openstack::config::{ServiceAuthOptions, Sources, WorkerOptions};
+use lambda_openstack::config::{ServiceAuthOptions, Sources, WorkerOptions, ZaqarOptions};
 use lambda_openstack::program::{self, Common, Life, Started};
 use lambda_openstack::service;
 use lambda_openstack::standalone::queue;
@@ -75,6 +75,12 @@ async fn run(started: Started) -> anyhow::Result<()> {
     if config.worker.gateway_bind == WorkerOptions::default().gateway_bind {
         // Nobody but our own children and our own API dials it: any port will do.
         config.worker.gateway_bind = "127.0.0.1:0".to_owned();
+    }
+
+    if config.zaqar.poll_max_ms == ZaqarOptions::default().poll_max_ms {
+        // Of what is posted to our own queue we hear at once: the clock is left with what was posted with a delay, or
+        // comes again because its claim has ended.
+        config.zaqar.poll_max_ms = 1000;
     }
 
     let queue = queue::open(data_dir.join("queue.db")).await.context("the queue cannot be opened")?;

@@ -33,6 +33,28 @@ async fn listener(service: &Service, name: &str, source: &str, trigger: Value, m
 const ECHO: &str = "def handler(event, context):\n    return event\n";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_posted_is_looked_at_whatever_the_clock_says() {
+    let never = 60_000;
+    let service = Service::start_with(&format!(
+        "[zaqar]\nqueue_refresh = 0.2\npoll_min_ms = {never}\npoll_max_ms = {never}\nqueue_poll_min_ms = {never}\n\
+         queue_poll_max_ms = {never}\n"
+    ));
+    listener(&service, "own", ECHO, json!({"queue": {"name": "orders.v1"}}), json!({})).await;
+    listener(&service, "platform", ECHO, json!({"source": "shop", "type": "order"}), json!({})).await;
+    // The first may be found by the first look; if the others were not heard of, each would take a minute.
+    let all = async {
+        for count in 1..=8 {
+            post(&service, "demo", "lambda-events", &[json!({"source": "shop", "type": "order", "data": count})]).await;
+            post(&service, "demo", "orders.v1", &[json!(count)]).await;
+            for function in ["platform", "own"] {
+                assert_eq!(service.finished(function, count).await.len(), count);
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(180), all).await.expect("every post is heard of");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_projects_own_queue_run_its_function() {
     let service = Service::start_with("[zaqar]\nqueue_refresh = 0.2\n");
     let trigger =
