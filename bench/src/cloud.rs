@@ -141,9 +141,7 @@ impl Deployment {
         };
         let mut api_program = start("lambda-api")?;
         let api = Api::new(&format!("http://127.0.0.1:{port}"), &[]);
-        api_program
-            .until("its REST service", PATIENCE, async |_| api.ok("GET", "/healthcheck", None).await.ok())
-            .await?;
+        api_program.until("its REST service", PATIENCE, async |_| api.ok("GET", "/v1", None).await.ok()).await?;
         let mut worker = start("lambda-worker")?;
         worker
             .until("its taking of events", PATIENCE, async |worker| {

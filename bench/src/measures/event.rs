@@ -17,7 +17,7 @@ use crate::service::{PATIENCE, QUEUE, Standalone, messages, posts};
 use crate::stats::{P50, P95, Rounds, Side, alternating};
 
 const ROUNDS: usize = 5;
-const EVENTS: usize = 12;
+const EVENTS: usize = 8;
 
 /// The handler tells which event it got and when it was entered.
 pub const STAMP: &str =
