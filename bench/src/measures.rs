@@ -68,7 +68,7 @@ pub async fn run(name: &str, bench: &Bench) -> Result<Found> {
 async fn instances(service: &Deployment, count: usize) -> Result<()> {
     let begun = Instant::now();
     loop {
-        let shown = service.api.ok("GET", "/v1/instances", None).await?;
+        let shown = service.api.ok("GET", "/v1/instances?all_projects=true", None).await?;
         let ready = |instance: &&serde_json::Value| instance["state"] == "active" && instance["project_id"].is_null();
         if shown["instances"].as_array().is_some_and(|all| all.iter().filter(ready).count() >= count) {
             return Ok(());
