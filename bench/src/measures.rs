@@ -17,6 +17,7 @@ mod zun;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 
 use crate::bench::{Bench, Found};
 use crate::cloud::Deployment;
@@ -66,14 +67,23 @@ pub async fn run(name: &str, bench: &Bench) -> Result<Found> {
 
 /// Waits until so many instances stand ready in the pool.
 async fn instances(service: &Deployment, count: usize) -> Result<()> {
+    let ready = |instance: &&Value| instance["state"] == "active" && instance["project_id"].is_null();
+    until(service, "the pool is full", |all| all.iter().filter(ready).count() >= count).await
+}
+
+/// Waits until there is no instance.
+async fn no_instances(service: &Deployment) -> Result<()> {
+    until(service, "all instances are gone", <[Value]>::is_empty).await
+}
+
+async fn until(service: &Deployment, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Result<()> {
     let begun = Instant::now();
     loop {
         let shown = service.api.ok("GET", "/v1/instances?all_projects=true", None).await?;
-        let ready = |instance: &&serde_json::Value| instance["state"] == "active" && instance["project_id"].is_null();
-        if shown["instances"].as_array().is_some_and(|all| all.iter().filter(ready).count() >= count) {
+        if shown["instances"].as_array().is_some_and(|all| is_so(all)) {
             return Ok(());
         }
-        ensure!(begun.elapsed() < Duration::from_secs(180), "the pool does not get full: {shown}");
+        ensure!(begun.elapsed() < Duration::from_secs(180), "still waiting until {what}: {shown}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -51,16 +51,6 @@ async fn call(service: &Deployment, name: &str) -> Result<f64> {
     Ok(took)
 }
 
-/// Waits until the service's project has no server.
-async fn until_gone(nova: &Client) -> Result<()> {
-    let begun = Instant::now();
-    while !nova.servers(&[]).await?.is_empty() {
-        ensure!(begun.elapsed() < PATIENCE, "servers are left");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(())
-}
-
 async fn bare(bench: &Bench, session: &Session, cloud: &Cloud) -> Result<f64> {
     let nova = Client::new(session.clone());
     let flavors = nova.flavors().await?;
@@ -92,7 +82,10 @@ async fn bare(bench: &Bench, session: &Session, cloud: &Cloud) -> Result<f64> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     nova.delete_server(&id).await?;
-    until_gone(&nova).await?;
+    while nova.server(&id).await?.is_some() {
+        ensure!(begun.elapsed() < PATIENCE, "it is not deleted");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     Ok(took)
 }
 
@@ -104,7 +97,6 @@ pub async fn cold(bench: &Bench) -> Result<Found> {
     let cloud = Cloud::up(bench).await?;
     let session = cloud.service.session()?;
     let service = Deployment::start(bench, &cloud, &configuration(&cloud, "")?).await?;
-    let nova = Client::new(session.clone());
     let mut rounds = Rounds::default();
     // The first guest of a host is slower than all that follow.
     bare(bench, &session, &cloud).await?;
@@ -112,7 +104,7 @@ pub async fn cold(bench: &Bench) -> Result<Found> {
         let sample = match side {
             Side::Ours => {
                 let took = call(&service, &format!("nova-{round}")).await?;
-                until_gone(&nova).await?;
+                super::no_instances(&service).await?;
                 took
             }
             Side::Peer => bare(bench, &session, &cloud).await?,
@@ -129,7 +121,6 @@ pub async fn cold(bench: &Bench) -> Result<Found> {
 pub async fn pool(bench: &Bench) -> Result<Found> {
     let cloud = Cloud::up(bench).await?;
     let service = Deployment::start(bench, &cloud, &configuration(&cloud, "pools = python3/64:1")?).await?;
-    let nova = Client::new(cloud.service.session()?);
     let mut rounds = Rounds::default();
     for round in 0..ROUNDS {
         super::instances(&service, 1).await?;
@@ -139,7 +130,6 @@ pub async fn pool(bench: &Bench) -> Result<Found> {
         tokio::time::sleep(Duration::from_secs(4)).await;
     }
     service.stop().await?;
-    until_gone(&nova).await?;
     let row = Row::of("Nova, start from the pool", "ms", &rounds, P50, "a bound", Target::Bound(50.0));
     let note = format!("{ROUNDS} times; asked → answered. Guests run on emulated processors");
     Ok(Found::compared("Nova, start from the pool", "none", rounds, vec![row.note(note)]))
