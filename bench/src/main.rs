@@ -16,6 +16,7 @@ mod program;
 mod report;
 mod service;
 mod stats;
+mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -108,6 +109,15 @@ async fn run(options: Options) -> Result<bool> {
         eprintln!("   {:.0} s", begun.elapsed().as_secs_f64());
     }
     write(&options.results, &found)?;
+    if options.only.is_empty() {
+        eprintln!("== traces");
+        let results = options.results.clone();
+        let drawn = tokio::task::spawn_blocking(move || traces::draw_all(&results)).await?;
+        let summaries = drawn.map_err(|error| anyhow::anyhow!("{error}"))?;
+        let report = options.results.join("latest.md");
+        let text = std::fs::read_to_string(&report)? + &traces::markdown(&summaries);
+        std::fs::write(&report, text)?;
+    }
     Ok(all_taken)
 }
 
