@@ -267,6 +267,10 @@ pub trait Store: Send + Sync + 'static {
     /// Every trigger of a project, for matching.
     async fn project_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>>;
 
+    /// Every trigger of these functions, which the caller has found before; what it costs does not depend on how many
+    /// others there are.
+    async fn function_triggers(&self, functions: &[FunctionId]) -> Result<Vec<Trigger>>;
+
     // --- projects' own queues ---
 
     /// Every trigger on a project's own queue, of all projects, oldest first: for those who look at the queues.

@@ -99,16 +99,10 @@ pub(super) async fn list(
     Ok(Json(FunctionList { functions, functions_links: next_link(&caller.base, &uri, found.next.as_deref()) }))
 }
 
-/// The triggers of every project that has one of the functions: one query a project, not one a function.
+/// The triggers of the functions: one query for all of them.
 async fn triggers_of(store: &dyn Store, functions: &[Function]) -> Result<Vec<Trigger>> {
-    let mut projects: Vec<_> = functions.iter().map(|function| &function.project_id).collect();
-    projects.sort();
-    projects.dedup();
-    let mut triggers = Vec::new();
-    for project in projects {
-        triggers.extend(store.project_triggers(project).await?);
-    }
-    Ok(triggers)
+    let ids: Vec<_> = functions.iter().map(|function| function.id).collect();
+    Ok(store.function_triggers(&ids).await?)
 }
 
 /// Create a function. Its code may come with it or later.
@@ -274,9 +268,8 @@ pub(super) async fn change(
 
 /// The answer that shows a function as it is.
 pub(super) async fn answer(api: &Api, caller: &Caller, function: &Function) -> Result<Response> {
-    let triggers = api.store.project_triggers(&function.project_id).await?;
-    let own = triggers.iter().filter(|trigger| trigger.function_id == function.id);
-    let view = FunctionView::new(function, own, &caller.base);
+    let triggers = api.store.function_triggers(&[function.id]).await?;
+    let view = FunctionView::new(function, triggers.iter(), &caller.base);
     Ok(([(header::ETAG, header_value(&etag(function.revision)))], Json(view)).into_response())
 }
 

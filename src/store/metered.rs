@@ -160,6 +160,10 @@ impl Store for MeteredStore {
         self.observe("project_triggers", self.inner.project_triggers(project)).await
     }
 
+    async fn function_triggers(&self, functions: &[FunctionId]) -> Result<Vec<Trigger>> {
+        self.observe("function_triggers", self.inner.function_triggers(functions)).await
+    }
+
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
         self.observe("queue_triggers", self.inner.queue_triggers()).await
     }

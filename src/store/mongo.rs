@@ -186,7 +186,13 @@ impl Store for MongoStore {
     }
 
     async fn project_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>> {
-        within(self.timeout, self.all_triggers(project)).await
+        let filter = doc! { "project_id": project.as_str() };
+        within(self.timeout, self.all_triggers(filter)).await
+    }
+
+    async fn function_triggers(&self, functions: &[FunctionId]) -> Result<Vec<Trigger>> {
+        let ids: Vec<_> = functions.iter().map(ToString::to_string).collect();
+        within(self.timeout, self.all_triggers(doc! { "function_id": { "$in": ids } })).await
     }
 
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {

@@ -174,6 +174,11 @@ impl Store for SqliteStore {
         self.engine.read(move |db| functions::project_triggers(db, &project)).await
     }
 
+    async fn function_triggers(&self, functions: &[FunctionId]) -> Result<Vec<Trigger>> {
+        let functions = functions.to_vec();
+        self.engine.read(move |db| functions::triggers_of(db, &functions)).await
+    }
+
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
         self.engine.read(queues::triggers).await
     }

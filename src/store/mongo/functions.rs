@@ -17,7 +17,7 @@ use super::super::{
 use super::error::{Refused, is_duplicate};
 use super::page::{List, within};
 use super::{MongoStore, document, durable};
-use crate::model::{Function, FunctionId, ProjectId, Trigger, TriggerId};
+use crate::model::{Function, FunctionId, Trigger, TriggerId};
 
 /// Several writes that belong together; each is one method, carried out in the transaction if there is one.
 struct Together<'a> {
@@ -277,12 +277,8 @@ impl MongoStore {
         if deleted.deleted_count == 1 { Ok(()) } else { Err(StoreError::NotFound("trigger")) }
     }
 
-    pub(super) async fn all_triggers(&self, project: &ProjectId) -> Result<Vec<Trigger>> {
-        let triggers = self
-            .collection("triggers")
-            .find(doc! { "project_id": project.as_str() })
-            .sort(doc! { "created_at": 1, "_id": 1 })
-            .await?;
+    pub(super) async fn all_triggers(&self, filter: Document) -> Result<Vec<Trigger>> {
+        let triggers = self.collection("triggers").find(filter).sort(doc! { "created_at": 1, "_id": 1 }).await?;
         let triggers: Vec<Document> = triggers.try_collect().await?;
         self.with_function(triggers.into_iter().map(document::read).collect::<Result<_>>()?).await
     }

@@ -190,3 +190,11 @@ pub(super) fn project_triggers(db: &Connection, project: &ProjectId) -> Result<V
     let sql = "SELECT document FROM triggers WHERE project_id = ? ORDER BY created_at, id";
     query::all(db, sql, [project.as_str()], |row| query::document(row, 0))
 }
+
+/// All triggers of some functions.
+pub(super) fn triggers_of(db: &Connection, functions: &[FunctionId]) -> Result<Vec<Trigger>> {
+    let sql =
+        "SELECT document FROM triggers WHERE function_id IN (SELECT value FROM json_each(?)) ORDER BY created_at, id";
+    let ids: Vec<String> = functions.iter().map(ToString::to_string).collect();
+    query::all(db, sql, [query::text(&ids)?], |row| query::document(row, 0))
+}

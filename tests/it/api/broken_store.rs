@@ -78,6 +78,9 @@ impl Store for BrokenStore {
     async fn project_triggers(&self, _: &ProjectId) -> Result<Vec<Trigger>> {
         broken()
     }
+    async fn function_triggers(&self, _: &[FunctionId]) -> Result<Vec<Trigger>> {
+        broken()
+    }
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
         broken()
     }

@@ -194,4 +194,7 @@ pub async fn the_triggers_of_a_project_are_all_there(Database { store, .. }: Dat
     store.create_function(&other, &[samples::trigger(&other)]).await.unwrap();
     triggers.sort_by_key(|trigger| (trigger.created_at, trigger.id));
     assert_eq!(store.project_triggers(&mine.project_id).await.unwrap(), triggers);
+    assert_eq!(store.function_triggers(&[mine.id]).await.unwrap(), triggers);
+    assert_eq!(store.function_triggers(&[mine.id, other.id]).await.unwrap().len(), triggers.len() + 1);
+    assert_eq!(store.function_triggers(&[]).await.unwrap(), []);
 }
