@@ -227,6 +227,9 @@ pub trait Store: Send + Sync + 'static {
         page: &PageRequest<FunctionSort>,
     ) -> Result<Page<Function>>;
 
+    /// Every function of the scope that has provisioned concurrency, oldest first.
+    async fn provisioned_functions(&self, scope: &Scope) -> Result<Vec<Function>>;
+
     /// Replaces a function whose revision is still `expected_revision`; else [`StoreError::Stale`].
     async fn replace_function(&self, scope: &Scope, function: &Function, expected_revision: u64) -> Result<()>;
 

@@ -15,6 +15,7 @@ pub mod intake;
 mod once;
 pub mod outcome;
 pub mod platform;
+pub mod provisioned;
 pub mod queues;
 pub mod reap;
 pub mod record;
@@ -37,7 +38,6 @@ use crate::model::function::QueueName;
 use crate::model::worker::{Worker as WorkerRecord, WorkerState};
 use crate::model::{DeploymentId, Invalid, WorkerId};
 use crate::openstack::{keystone, zaqar};
-use crate::scheduler::history::KeepAlive;
 use crate::scheduler::offer::Offers;
 use crate::scheduler::plan::Limits;
 use crate::scheduler::pool::PoolTerms;
@@ -158,6 +158,7 @@ impl Worker {
         let (dispatch, events, load) = dispatch::Dispatch::channel();
         let (recorder, records) = record::Recorder::channel();
         let (nudge, posted, owing) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let changed = Arc::new(Notify::new());
         let intake_token = CancellationToken::new();
         let dispatcher_token = CancellationToken::new();
         let recorded = CancellationToken::new();
@@ -186,6 +187,7 @@ impl Worker {
             metrics: parts.metrics.clone(),
             max_calls: usize::try_from(o.max_running * CALLS_PER_RUNNING).unwrap_or(usize::MAX),
             nudged: [Arc::clone(&nudge), Arc::clone(&posted)],
+            changed: Arc::clone(&changed),
         })
         .map_err(StartError::Identity)?;
         let makers = parts.drivers.iter().map(|setup| {
@@ -307,6 +309,8 @@ impl Worker {
             max_sandboxes_per_function: o.max_sandboxes_per_function,
             max_waiting: o.max_waiting,
         });
+        let provisioned =
+            Arc::new(provisioned::Provisioned { store: Arc::clone(&parts.store), dispatch: dispatch.clone(), changed });
         let trusts = parts.trusts.map(|(keystone, deployment)| {
             Arc::new(trusts::Trusts {
                 keystone,
@@ -360,6 +364,10 @@ impl Worker {
         let token = intake_token.clone();
         tasks.supervise("intake", OnFailure::Restart, move |cancel| {
             until(cancel, token.clone(), Arc::clone(&platform).run(token.clone()))
+        });
+        let token = intake_token.clone();
+        tasks.supervise("provisioned", OnFailure::Restart, move |cancel| {
+            until(cancel, token.clone(), Arc::clone(&provisioned).run(token.clone()))
         });
         if let Some(trusts) = trusts {
             tasks.supervise("trusts", OnFailure::Restart, move |cancel| Arc::clone(&trusts).run(cancel));
@@ -461,7 +469,7 @@ impl Reloadable {
         dispatch::Options {
             limits: Limits {
                 starting: o.max_starting,
-                keep_alive: keep_alive(o),
+                keep_alive: dispatch::keep_alive(o),
                 instance_keep_alive: Duration::from_secs(o.instance_keep_alive),
                 offers: self.offers.clone(),
                 target_wait: TARGET_WAIT,
@@ -480,18 +488,6 @@ impl Reloadable {
             backoff: Backoff { base: Duration::from_secs_f64(o.retry_base), max: Duration::from_secs_f64(o.retry_max) },
             dead_letter_queue: self.dead_letter_queue.clone(),
         }
-    }
-}
-
-/// What `[worker] keep_alive`, `keep_alive_min` and `keep_alive_max` say.
-fn keep_alive(o: &WorkerOptions) -> KeepAlive {
-    if o.keep_alive_max <= o.keep_alive {
-        return KeepAlive::fixed(Duration::from_secs(o.keep_alive));
-    }
-    KeepAlive {
-        unknown: Duration::from_secs(o.keep_alive),
-        least: Duration::from_secs(o.keep_alive_min.min(o.keep_alive)),
-        most: Duration::from_secs(o.keep_alive_max),
     }
 }
 

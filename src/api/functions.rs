@@ -24,6 +24,7 @@ use crate::model::{Function, FunctionId, Trigger};
 use crate::store::{Direction, FunctionFilter, FunctionRef, FunctionSort, Store, StoreError, TriggerFilter};
 
 mod body;
+mod provisioned;
 mod recent;
 mod view;
 
@@ -122,10 +123,15 @@ pub(super) async fn create(
     let prepared = wanted.prepare(caller.project(), now)?;
     let mut function = prepared.function;
     body::check_isolation(&function, &api.isolations)?;
+    provisioned::check(&api, &function, None).await?;
     if let Some(code) = prepared.code {
         function.package = Some(api.packages.keep(api.store.as_ref(), code).await?);
     }
     api.store.create_function(&function, &prepared.triggers).await.map_err(|error| taken(error, &function.name))?;
+    if function.provisioned_concurrency.is_some() {
+        // The workers can begin to start them.
+        api.gateways.function_changed(function.id).await;
+    }
     tracing::info!(function.id = %function.id, "function {} is created in project {}", function.name, function.project_id);
     let location = header_value(&format!("{}/v1/functions/{}", caller.base, function.id));
     let view = FunctionView::new(&function, &prepared.triggers, &caller.base);
@@ -236,6 +242,7 @@ pub(super) async fn change(
             Edit::Attributes(changes) => {
                 let code = changes.apply(&mut next)?;
                 body::check_isolation(&next, &api.isolations)?;
+                provisioned::check(api, &next, Some(&found)).await?;
                 code
             }
             Edit::Code(code) => Some(code.for_function(&next)?),

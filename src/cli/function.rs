@@ -32,6 +32,7 @@ const COLUMNS: &[Column] = &[
     Column::other("description"),
     Column::other("environment"),
     Column::other("max_concurrency"),
+    Column::other("provisioned_concurrency"),
     Column::other("isolation"),
     Column::other("max_attempts").at("retry.max_attempts"),
     Column::other("max_event_age").at("retry.max_event_age"),
@@ -119,6 +120,9 @@ struct AttributeArgs {
     /// Most events handled at the same time.
     #[arg(long, value_name = "NUMBER")]
     max_concurrency: Option<u32>,
+    /// Sandboxes that are kept started, also when no event comes; 0: none.
+    #[arg(long, value_name = "NUMBER")]
+    provisioned_concurrency: Option<u32>,
     /// How strongly it must be separated from others, at least: container or vm.
     #[arg(long, value_name = "KIND")]
     isolation: Option<String>,
@@ -393,6 +397,7 @@ impl AttributeArgs {
         put("timeout", self.timeout.map(Value::from));
         put("description", self.description.as_ref().map(|text| json!(text)));
         put("max_concurrency", self.max_concurrency.map(Value::from));
+        put("provisioned_concurrency", self.provisioned_concurrency.map(Value::from));
         put("isolation", self.isolation.as_ref().map(|text| json!(text)));
         put("dead_letter_queue", self.dead_letter_queue.as_ref().map(|text| json!(text)));
         let retry: Map<_, _> = [("max_attempts", self.max_attempts), ("max_event_age", self.max_event_age)]

@@ -26,6 +26,11 @@ options! {
         [range(1, 6144)] max_invocation_kib: u64 = 6144;
         /// Seconds a synchronous invocation waits for a place to run, beyond the function's own timeout.
         [range(0, 900)] invocation_patience_seconds: u64 = 60;
+        /// Most sandboxes that one function may have kept started, its provisioned_concurrency. They hold memory that
+        /// others then do not get, also when no event comes; 0 offers none.
+        [range(0, 10_000)] max_provisioned_concurrency: u32 = 5;
+        /// Most sandboxes that all functions of one project together may have kept started.
+        [range(0, 100_000)] max_provisioned_concurrency_per_project: u32 = 10;
         /// Seconds a request may take. Uploads get five times as long; invocations and followed logs have their own
         /// limits.
         [range(1, 3600)] request_timeout: u64 = 60;

@@ -321,6 +321,10 @@ pub struct Function {
     /// Most events handled at the same time, over all workers; none: as the service allows.
     #[serde(default)]
     pub max_concurrency: Option<NonZeroU32>,
+    /// Sandboxes that are kept started over all workers, whether events come or not; none: as events need them. At most
+    /// `max_concurrency`. Not written when there is none, so that those who have it are found by an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioned_concurrency: Option<NonZeroU32>,
     /// How strongly it must be separated from others, at least; none: as the service does by itself.
     #[serde(default)]
     pub isolation: Option<Isolation>,

@@ -164,6 +164,10 @@ impl Store for MeteredStore {
         self.observe("function_triggers", self.inner.function_triggers(functions)).await
     }
 
+    async fn provisioned_functions(&self, scope: &Scope) -> Result<Vec<Function>> {
+        self.observe("provisioned_functions", self.inner.provisioned_functions(scope)).await
+    }
+
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
         self.observe("queue_triggers", self.inner.queue_triggers()).await
     }

@@ -195,6 +195,10 @@ impl Store for MongoStore {
         within(self.timeout, self.all_triggers(doc! { "function_id": { "$in": ids } })).await
     }
 
+    async fn provisioned_functions(&self, scope: &Scope) -> Result<Vec<Function>> {
+        within(self.timeout, self.find_provisioned(scope)).await
+    }
+
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
         within(self.timeout, self.find_queue_triggers()).await
     }

@@ -179,6 +179,11 @@ impl Store for SqliteStore {
         self.engine.read(move |db| functions::triggers_of(db, &functions)).await
     }
 
+    async fn provisioned_functions(&self, scope: &Scope) -> Result<Vec<Function>> {
+        let scope = scope.clone();
+        self.engine.read(move |db| functions::provisioned(db, &scope)).await
+    }
+
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
         self.engine.read(queues::triggers).await
     }

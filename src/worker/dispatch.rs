@@ -6,6 +6,7 @@ mod desk;
 mod foresight;
 pub mod give_up;
 mod log;
+mod provisioned;
 mod serve;
 mod update;
 
@@ -31,6 +32,7 @@ use crate::model::instance::Isolation;
 use crate::model::runtime::RuntimeName;
 use crate::model::{Execution, ExecutionId, Function, FunctionId, InstanceId, Invalid, ProjectId, Timestamp, WorkerId};
 use crate::scheduler::fleet::{Holder, Purpose};
+use crate::scheduler::history::KeepAlive;
 use crate::scheduler::plan::Limits;
 use crate::scheduler::pool::PoolTerms;
 use crate::scheduler::retry::Backoff;
@@ -41,8 +43,6 @@ pub use desk::Desk;
 
 /// How often time itself is an event: idle sandboxes grow old, patience ends, logs are flushed.
 const TICK: Duration = Duration::from_millis(100);
-/// After a start that failed, nothing is started ahead of need for so long: only an event that waits tries again.
-const START_AHEAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// One execution that this worker has taken on.
 #[derive(Debug)]
@@ -90,6 +90,8 @@ pub enum Event {
     FunctionChanged(FunctionId, Option<oneshot::Sender<()>>),
     /// A function was looked up; none: it is deleted.
     Function(FunctionId, Option<Arc<Function>>),
+    /// All functions that have provisioned concurrency.
+    Provisioned(Vec<Arc<Function>>),
     /// The workers that are alive, this one included.
     LiveWorkers(Vec<WorkerId>),
     /// Whether this worker may start anything: not while it cannot show that it is alive.
@@ -203,6 +205,19 @@ impl Options {
         let of_project = self.isolation.projects.get(&function.project_id).copied();
         let of_runtime = self.isolation.runtimes.get(&function.runtime).copied();
         self.limits.offers.isolation([function.isolation, of_project, of_runtime].into_iter().flatten())
+    }
+}
+
+/// What `[worker] keep_alive`, `keep_alive_min` and `keep_alive_max` say.
+#[must_use]
+pub fn keep_alive(o: &WorkerOptions) -> KeepAlive {
+    if o.keep_alive_max <= o.keep_alive {
+        return KeepAlive::fixed(Duration::from_secs(o.keep_alive));
+    }
+    KeepAlive {
+        unknown: Duration::from_secs(o.keep_alive),
+        least: Duration::from_secs(o.keep_alive_min.min(o.keep_alive)),
+        most: Duration::from_secs(o.keep_alive_max),
     }
 }
 

@@ -55,6 +55,7 @@ struct Shared {
     calls: Arc<Semaphore>,
     agents: AtomicUsize,
     nudged: [Arc<Notify>; 2],
+    changed: Arc<Notify>,
 }
 
 /// An instance whose agent may dial.
@@ -103,6 +104,8 @@ pub struct Parts {
     pub max_calls: usize,
     /// Notified when a caller says that there is something new: in the inbox, or on the queue.
     pub nudged: [Arc<Notify>; 2],
+    /// Rung when the API says that a function has changed.
+    pub changed: Arc<Notify>,
 }
 
 impl Gateway {
@@ -124,6 +127,7 @@ impl Gateway {
             calls: Arc::new(Semaphore::new(parts.max_calls)),
             agents: AtomicUsize::new(0),
             nudged: parts.nudged,
+            changed: parts.changed,
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -6,6 +6,7 @@ mod main_job;
 mod messages;
 pub mod nothing_lost;
 mod programs;
+mod provisioned;
 mod queues;
 mod runtimes;
 mod update_under_load;

@@ -53,6 +53,7 @@ conformance! {
             a_creation_that_is_repeated_succeeds_and_makes_nothing_twice,
             of_many_creations_with_one_name_one_succeeds,
             a_stale_revision_is_refused,
+            functions_with_provisioned_concurrency_are_found_over_all_projects,
             a_replacement_that_is_repeated_succeeds,
             of_many_replacements_of_one_revision_one_succeeds,
             a_rename_to_a_taken_name_is_refused,

@@ -52,6 +52,10 @@ pub(in crate::api) struct FunctionCreate {
     /// Most events handled at the same time. Default: as the service allows.
     #[schema(minimum = 1)]
     max_concurrency: Option<u32>,
+    /// Sandboxes that are kept started, also when no event comes; at most `max_concurrency`, and as many as the operator
+    /// allows. Default: 0.
+    #[schema(minimum = 0)]
+    provisioned_concurrency: Option<u32>,
     /// How strongly it must be separated from others, at least: `container` or `vm`. Default: as the service does.
     #[schema(example = "vm")]
     isolation: Option<String>,
@@ -109,6 +113,7 @@ impl FunctionCreate {
             timeout: self.timeout.map(TimeoutSeconds::new).transpose()?.unwrap_or_default(),
             environment: Environment::parse(self.environment.clone().unwrap_or_default())?,
             max_concurrency: concurrency(self.max_concurrency)?,
+            provisioned_concurrency: self.provisioned_concurrency.and_then(NonZeroU32::new),
             isolation: self.isolation.as_deref().map(Isolation::parse).transpose()?,
             retry: self
                 .retry
@@ -120,6 +125,7 @@ impl FunctionCreate {
             created_at: now,
             updated_at: now,
         };
+        check_provisioned(&function)?;
         let bodies = self.triggers.as_deref().unwrap_or_default();
         if bodies.len() > TRIGGERS_MAX {
             return Err(Invalid::new("triggers", format!("are {}; at most {TRIGGERS_MAX} are taken", bodies.len())));
@@ -182,6 +188,10 @@ pub(in crate::api) struct FunctionUpdate {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     max_concurrency: Option<Option<u32>>,
+    /// Sandboxes that are kept started, also when no event comes.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 0)]
+    provisioned_concurrency: Option<Option<u32>>,
     /// How strongly it must be separated from others, at least: `container` or `vm`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
@@ -248,6 +258,9 @@ impl FunctionUpdate {
         if let Some(most) = self.max_concurrency {
             function.max_concurrency = concurrency(most)?;
         }
+        if let Some(kept) = self.provisioned_concurrency {
+            function.provisioned_concurrency = kept.and_then(NonZeroU32::new);
+        }
         if let Some(isolation) = &self.isolation {
             function.isolation = isolation.as_deref().map(Isolation::parse).transpose()?;
         }
@@ -260,7 +273,8 @@ impl FunctionUpdate {
         if let Some(name) = &self.dead_letter_queue {
             function.dead_letter_queue = queue(name.as_deref())?;
         }
-        // The two belong together, whichever of them was changed.
+        // These belong together, whichever of them was changed.
+        check_provisioned(function)?;
         runtimes::check_handler(&function.runtime, &function.handler)
     }
 }
@@ -302,6 +316,17 @@ fn description(text: Option<&str>) -> std::result::Result<String, Invalid> {
 fn concurrency(most: Option<u32>) -> std::result::Result<Option<NonZeroU32>, Invalid> {
     most.map(|most| NonZeroU32::new(most).ok_or_else(|| Invalid::new("max_concurrency", "must be at least 1, or null")))
         .transpose()
+}
+
+/// What is kept started must be allowed to run.
+fn check_provisioned(function: &Function) -> std::result::Result<(), Invalid> {
+    match (function.provisioned_concurrency, function.max_concurrency) {
+        (Some(kept), Some(most)) if kept > most => {
+            let reason = format!("must be at most max_concurrency, which is {most}");
+            Err(Invalid::new("provisioned_concurrency", reason))
+        }
+        (Some(_) | None, _) => Ok(()),
+    }
 }
 
 fn queue(name: Option<&str>) -> std::result::Result<Option<QueueName>, Invalid> {

@@ -32,6 +32,8 @@ pub(in crate::api) struct FunctionView {
     environment: BTreeMap<String, String>,
     /// Most events handled at the same time; null: as the service allows.
     max_concurrency: Option<u32>,
+    /// Sandboxes that are kept started, also when no event comes.
+    provisioned_concurrency: u32,
     /// How strongly it must be separated from others, at least; null: as the service does by itself.
     isolation: Option<&'static str>,
     /// When an event is given up.
@@ -108,6 +110,7 @@ impl FunctionView {
             timeout: function.timeout.get(),
             environment: function.environment.variables().clone(),
             max_concurrency: function.max_concurrency.map(std::num::NonZeroU32::get),
+            provisioned_concurrency: function.provisioned_concurrency.map_or(0, std::num::NonZeroU32::get),
             isolation: function.isolation.map(crate::model::instance::Isolation::as_str),
             retry: RetryView {
                 max_attempts: function.retry.max_attempts.get(),

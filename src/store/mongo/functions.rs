@@ -221,6 +221,14 @@ impl MongoStore {
             .await
     }
 
+    pub(super) async fn find_provisioned(&self, scope: &Scope) -> Result<Vec<Function>> {
+        let mut filter = within(scope);
+        filter.insert("provisioned_concurrency", doc! { "$exists": true });
+        let found = self.collection("functions").find(filter).sort(doc! { "created_at": 1, "_id": 1 }).await?;
+        let found: Vec<Document> = found.try_collect().await?;
+        found.into_iter().map(document::read).collect()
+    }
+
     pub(super) async fn put_function(&self, scope: &Scope, function: &Function, expected_revision: u64) -> Result<()> {
         let functions = self.collection("functions");
         let filter = one(scope, function.id);

@@ -41,6 +41,7 @@ fn indexes() -> Vec<(&'static str, Vec<IndexModel>)> {
         index("updated", doc! { "updated_at": 1, "_id": 1 }),
         index("name", doc! { "name": 1, "_id": 1 }),
         index("package", doc! { "package.sha256": 1 }),
+        only_with("provisioned_concurrency", "provisioned", doc! { "provisioned_concurrency": 1, "project_id": 1 }),
     ];
     let triggers = vec![
         index("project_created", doc! { "project_id": 1, "created_at": 1, "_id": 1 }),

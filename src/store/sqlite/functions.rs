@@ -17,8 +17,8 @@ pub(super) fn create(db: &Connection, function: &Function, triggers: &[Trigger])
     }
     write_function(
         db,
-        "INSERT INTO functions (project_id, name, runtime, package, created_at, updated_at, document, id)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO functions (project_id, name, runtime, package, created_at, updated_at, provisioned, document, id)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         function,
     )?;
     triggers.iter().try_for_each(|trigger| insert_trigger(db, trigger))
@@ -32,6 +32,7 @@ fn write_function(db: &Connection, sql: &str, function: &Function) -> Result<()>
         function.package.map(|package| package.sha256.to_string()),
         function.created_at.as_millis(),
         function.updated_at.as_millis(),
+        function.provisioned_concurrency.map(std::num::NonZeroU32::get),
         query::text(function)?,
         function.id.to_string(),
     ]);
@@ -89,6 +90,17 @@ fn listed(row: &Row<'_>, sort: fn(&Function) -> SortValue) -> Result<Listed<Func
     Ok(Listed { item: function, bytes: 0, value, id })
 }
 
+/// Every function of the scope that has provisioned concurrency.
+pub(super) fn provisioned(db: &Connection, scope: &Scope) -> Result<Vec<Function>> {
+    let project = match scope {
+        Scope::Project(project) => Some(project.as_str()),
+        Scope::All => None,
+    };
+    let sql = "SELECT document FROM functions WHERE provisioned IS NOT NULL AND (?1 IS NULL OR project_id = ?1)
+               ORDER BY created_at, id";
+    query::all(db, sql, [project], |row| query::document(row, 0))
+}
+
 /// Replaces a function.
 pub(super) fn replace(db: &Connection, scope: &Scope, function: &Function, expected_revision: u64) -> Result<()> {
     let known = get(db, scope, &FunctionRef::Id(function.id))?;
@@ -101,7 +113,7 @@ pub(super) fn replace(db: &Connection, scope: &Scope, function: &Function, expec
     write_function(
         db,
         "UPDATE functions SET project_id = ?, name = ?, runtime = ?, package = ?, created_at = ?, updated_at = ?,
-         document = ? WHERE id = ?",
+         provisioned = ?, document = ? WHERE id = ?",
         function,
     )
 }

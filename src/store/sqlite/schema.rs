@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::super::{Result, StoreError};
 
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE functions (
         id TEXT PRIMARY KEY, project_id TEXT NOT NULL, name TEXT NOT NULL, runtime TEXT NOT NULL, package TEXT,
@@ -77,6 +77,10 @@ const STEPS: [&str; 3] = [
         project_id TEXT NOT NULL, queue TEXT NOT NULL, worker TEXT NOT NULL, PRIMARY KEY (project_id, queue)
     ) STRICT;
     CREATE TABLE secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+",
+    "
+    ALTER TABLE functions ADD COLUMN provisioned INTEGER;
+    CREATE INDEX functions_provisioned ON functions (project_id, created_at, id) WHERE provisioned IS NOT NULL;
 ",
 ];
 

@@ -139,7 +139,8 @@ impl Desk {
             return; // It was mended meanwhile.
         }
         let project = known.function.project_id.clone();
-        self.take_over_failed(sandbox.function, now);
+        self.take_over_failed(sandbox.function);
+        self.start_went_wrong(sandbox, &failure, now.instant);
         let Some(work) = self.queue.pop_function(&project, sandbox.function) else { return };
         let failure = outcome::sandbox_failure(work.execution.request_id(), failure);
         let hopeless = !failure.reason.retryable();

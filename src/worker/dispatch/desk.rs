@@ -44,6 +44,8 @@ pub struct Desk {
     pub(super) foresight: Foresight,
     /// Changes that somebody waits for.
     pub(super) updates: HashMap<FunctionId, Update>,
+    /// Functions with provisioned concurrency: known here though they may have no work.
+    pub(super) provisioned: HashSet<FunctionId>,
     may_start: bool,
     draining: bool,
     looked: Instant,
@@ -70,8 +72,14 @@ pub(super) struct Known {
     pub deleted: bool,
     /// When it was last looked up, or met with work.
     pub looked_up: Instant,
-    /// Until when nothing is started ahead of need, because a start has failed.
-    pub no_start_ahead_until: Option<Instant>,
+    pub trouble: Option<StartTrouble>,
+}
+
+/// That sandboxes of one revision do not start.
+pub(super) struct StartTrouble {
+    pub revision: u64,
+    pub until: Instant,
+    pub pause: Duration,
 }
 
 /// What a sandbox said while it started.
@@ -106,6 +114,7 @@ impl Desk {
             live: vec![me],
             foresight,
             updates: HashMap::new(),
+            provisioned: HashSet::new(),
             may_start: true,
             draining: false,
             looked: now,
@@ -165,6 +174,7 @@ impl Desk {
                 }
             }
             Event::Function(id, function) => self.learn(id, function, now, effects),
+            Event::Provisioned(functions) => self.provision(functions, now, effects),
             Event::LiveWorkers(live) => self.live = live,
             Event::MayStart(may) => {
                 if self.may_start != may {
@@ -274,7 +284,8 @@ impl Desk {
             self.looked = now.instant;
             let waiting = self.queue.functions().map(|(_, function, _)| function);
             let due = self.foresight.due(now.instant);
-            let with_work: HashSet<FunctionId> = waiting.chain(self.fleet.functions()).chain(due).collect();
+            let with_work: HashSet<FunctionId> =
+                waiting.chain(self.fleet.functions()).chain(due).chain(self.provisioned.iter().copied()).collect();
             self.functions.retain(|id, _| with_work.contains(id));
             let looked_up = |id: &FunctionId| self.functions.get(id).map(|known| known.looked_up);
             let mut again: Vec<_> = with_work.into_iter().map(|id| (looked_up(&id), id)).collect();
@@ -316,6 +327,7 @@ impl Desk {
                     let init = Duration::from_micros(init_us + package_us);
                     self.metrics.init(init);
                     self.starts.entry(key).or_default().init = Some(init.into());
+                    self.start_went_well(key);
                 }
             }
             Message::Log { sandbox, execution, stream, at_ms } => {

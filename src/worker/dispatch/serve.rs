@@ -47,9 +47,12 @@ impl Desk {
         {
             work.function = std::sync::Arc::clone(known.of(sandbox.revision));
         }
+        let ready_at = self.ready_at(key, now);
         let Some(used) = self.fleet.assign(key, work.execution.id) else { return };
         let StartNotes { log, init } = self.starts.remove(&key).unwrap_or_default();
-        let start = if used { Start::Warm } else { Start::Cold };
+        // A sandbox that was ready before the event came cost it no start, whether it has served before or not.
+        let is_warm = used || ready_at.is_some_and(|ready_at| ready_at < work.execution.received_at);
+        let start = if is_warm { Start::Warm } else { Start::Cold };
         let expected = work.execution.fence();
         let waiting_since = work.execution.received_at;
         let change = Change::Start { at: now.wall, revision: work.function.revision, start, instance: key.instance };
@@ -72,7 +75,7 @@ impl Desk {
             work,
             log: attempt_log,
             log_flushed: now.instant,
-            init: if used { None } else { init },
+            init: if is_warm { None } else { init },
             cancel: None,
             handed_back: false,
         };
@@ -152,8 +155,9 @@ impl Desk {
             self.queue.functions().filter_map(|(_, id, waiting)| self.demand(id, waiting, now)).collect();
         if self.is_open() {
             let waiting: HashSet<_> = demands.iter().map(|demand| demand.function).collect();
-            let ahead =
-                self.functions.iter().filter(|(id, known)| !waiting.contains(id) && self.wanted_ahead(known, now) > 0);
+            let ahead = self.functions.iter().filter(|(id, known)| {
+                !waiting.contains(id) && self.provisioned_here(&known.function).max(self.expected(known, now)) > 0
+            });
             demands.extend(ahead.filter_map(|(id, _)| self.demand(*id, 0, now)));
         }
         demands
@@ -171,17 +175,16 @@ impl Desk {
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
             limit: limit(&known.function, self.me, &self.live, &self.options),
             service_time: self.foresight.service_time(id),
-            floor: 0,
-            expected: self.wanted_ahead(known, now),
+            floor: self.ahead(id, known, self.provisioned_here(&known.function), now.instant),
+            expected: self.expected(known, now),
         })
     }
 
-    /// Sandboxes of a function that are to be there before an event waits for them.
-    fn wanted_ahead(&self, known: &Known, now: Moment) -> u32 {
-        if known.no_start_ahead_until.is_some_and(|until| now.instant < until) {
-            return 0;
-        }
-        known.to_take_over().max(self.foresight.expected(known.function.id, now.instant))
+    /// Sandboxes of a function that will soon be needed: by the rate of its events, or to take over from an old revision.
+    fn expected(&self, known: &Known, now: Moment) -> u32 {
+        let id = known.function.id;
+        let wanted = known.to_take_over().max(self.foresight.expected(id, now.instant));
+        self.ahead(id, known, wanted, now.instant)
     }
 
     /// Gives an instance of the pool away.

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod boots;
+mod provisioned;
 mod update;
 
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ fn function() -> Function {
         timeout: TimeoutSeconds::default(),
         environment: Environment::default(),
         max_concurrency: None,
+        provisioned_concurrency: None,
         isolation: None,
         retry: RetryPolicy::default(),
         dead_letter_queue: None,

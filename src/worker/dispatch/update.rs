@@ -37,7 +37,7 @@ pub(super) struct Update {
 impl Known {
     /// A function of which there is one revision here.
     pub fn new(function: Arc<Function>, now: Instant) -> Self {
-        Self { function, previous: None, deleted: false, looked_up: now, no_start_ahead_until: None }
+        Self { function, previous: None, deleted: false, looked_up: now, trouble: None }
     }
 
     /// The ready sandbox that takes the next event: of the present revision if there is one.
@@ -72,7 +72,6 @@ impl Desk {
         let Some(known) = self.functions.get_mut(&function.id) else { return };
         let wanted = in_use(&self.fleet, &known.function, now.instant);
         let old = std::mem::replace(&mut known.function, function);
-        known.no_start_ahead_until = None;
         known.previous =
             (wanted > 0).then(|| Previous { function: old, until: now.instant + TAKE_OVER_WITHIN, wanted });
     }
@@ -92,10 +91,9 @@ impl Desk {
     }
 
     /// The new revision could not be started: there is nothing to wait for.
-    pub(super) fn take_over_failed(&mut self, id: FunctionId, now: Moment) {
+    pub(super) fn take_over_failed(&mut self, id: FunctionId) {
         if let Some(known) = self.functions.get_mut(&id) {
             known.previous = None;
-            known.no_start_ahead_until = Some(now.instant + super::START_AHEAD_PAUSE);
         }
         self.updates.remove(&id);
     }

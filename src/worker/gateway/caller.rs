@@ -112,6 +112,7 @@ async fn hear(
                 // Forgotten before the next frame is looked at: what the caller says next sees the change.
                 shared.functions.forget(id).await;
                 shared.dispatch.tell(Event::FunctionChanged(id, call.is_some().then_some(served))).await;
+                shared.changed.notify_one();
             }
             call.map(|call| -> BoxFuture<'static, Option<Answer>> {
                 Box::pin(async move {

@@ -38,6 +38,7 @@ impl World {
             metrics: Metrics::new("test"),
             max_calls: 1,
             nudged: [Arc::default(), Arc::default()],
+            changed: Arc::default(),
         })
         .unwrap();
         let listener = Arc::new(TcpListener::bind("0.0.0.0:0").await.unwrap());

@@ -81,6 +81,9 @@ impl Store for BrokenStore {
     async fn function_triggers(&self, _: &[FunctionId]) -> Result<Vec<Trigger>> {
         broken()
     }
+    async fn provisioned_functions(&self, _: &Scope) -> Result<Vec<Function>> {
+        broken()
+    }
     async fn queue_triggers(&self) -> Result<Vec<Trigger>> {
         broken()
     }

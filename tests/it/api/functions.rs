@@ -7,7 +7,7 @@ use axum::http::Method;
 use lambda_openstack::config::ApiOptions;
 use serde_json::{Value, json};
 
-use super::harness::{Service, json_request, request};
+use super::harness::{Answer, Service, json_request, request};
 
 pub fn zip_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -337,4 +337,32 @@ async fn triggers_bind_events_to_functions() {
     assert_eq!(service.delete(&path).await.status, 204);
     service.get(&path).await.is_error(404, "function.trigger.not_found");
     service.delete(&path).await.is_error(404, "function.trigger.not_found");
+}
+
+#[tokio::test]
+async fn what_is_kept_started_is_bounded_by_the_function_the_operator_and_the_project() {
+    let options = ApiOptions {
+        max_provisioned_concurrency: 3,
+        max_provisioned_concurrency_per_project: 4,
+        ..ApiOptions::default()
+    };
+    let service = Service::with(options, None).await;
+    let create = async |name: &str, more: Value| {
+        let mut body = json!({"name": name});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service.post("/v1/functions", &body).await
+    };
+    let refused = |answer: &Answer, part: &str| {
+        assert_eq!(answer.status, 400, "{}", answer.json());
+        assert!(answer.json().to_string().contains(part), "{}", answer.json());
+    };
+    refused(&create("a", json!({"provisioned_concurrency": 2, "max_concurrency": 1})).await, "max_concurrency");
+    refused(&create("a", json!({"provisioned_concurrency": 4})).await, "at most 3 for one function");
+    assert_eq!(create("a", json!({"provisioned_concurrency": 3})).await.status, 201);
+    refused(&create("b", json!({"provisioned_concurrency": 2})).await, "have 3; together at most 4");
+    assert_eq!(create("b", json!({"provisioned_concurrency": 1})).await.status, 201);
+    refused(&service.patch("/v1/functions/b", &json!({"provisioned_concurrency": 2})).await, "together");
+    let shown = service.patch("/v1/functions/a", &json!({"provisioned_concurrency": null})).await;
+    assert_eq!(shown.json()["provisioned_concurrency"], 0);
+    assert_eq!(service.patch("/v1/functions/b", &json!({"provisioned_concurrency": 2})).await.status, 200);
 }

@@ -228,6 +228,7 @@ fn function(n: usize, subject: &Subject, now: Moment) -> Arc<Function> {
         timeout: Default::default(),
         environment: Environment::default(),
         max_concurrency: None,
+        provisioned_concurrency: None,
         isolation: None,
         retry: RetryPolicy::default(),
         dead_letter_queue: None,

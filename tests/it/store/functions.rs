@@ -28,6 +28,7 @@ pub async fn a_function_reads_back_as_it_was_written(Database { store, .. }: Dat
     let mut bare = samples::function("p", "bare");
     bare.environment = Default::default();
     bare.max_concurrency = None;
+    bare.provisioned_concurrency = None;
     bare.dead_letter_queue = None;
     bare.package = None;
     for function in [&full, &bare] {
@@ -197,4 +198,34 @@ pub async fn the_triggers_of_a_project_are_all_there(Database { store, .. }: Dat
     assert_eq!(store.function_triggers(&[mine.id]).await.unwrap(), triggers);
     assert_eq!(store.function_triggers(&[mine.id, other.id]).await.unwrap().len(), triggers.len() + 1);
     assert_eq!(store.function_triggers(&[]).await.unwrap(), []);
+}
+
+pub async fn functions_with_provisioned_concurrency_are_found_over_all_projects(Database { store, .. }: Database) {
+    let (p, q) = (samples::function("p", "kept"), samples::function("q", "kept"));
+    let mut without = samples::function("p", "without");
+    without.provisioned_concurrency = None;
+    for function in [&p, &q, &without] {
+        store.create_function(function, &[]).await.unwrap();
+    }
+    let found = async |scope: &Scope| {
+        let found = store.provisioned_functions(scope).await.unwrap();
+        let mut ids: Vec<_> = found.into_iter().map(|function| function.id).collect();
+        ids.sort();
+        ids
+    };
+    let sorted = |mut ids: Vec<FunctionId>| {
+        ids.sort();
+        ids
+    };
+    assert_eq!(found(&Scope::All).await, sorted(vec![p.id, q.id]));
+    assert_eq!(found(&Scope::Project(q.project_id.clone())).await, [q.id]);
+    let (mut given_up, mut taken_up) = (changed(&p, "given up"), changed(&without, "taken up"));
+    given_up.provisioned_concurrency = None;
+    taken_up.provisioned_concurrency = std::num::NonZeroU32::new(1);
+    for next in [&given_up, &taken_up] {
+        store.replace_function(&Scope::All, next, 1).await.unwrap();
+    }
+    store.delete_function(&Scope::All, q.id, None).await.unwrap();
+    assert_eq!(found(&Scope::All).await, [without.id]);
+    assert_eq!(store.provisioned_functions(&Scope::All).await.unwrap(), [taken_up]);
 }

@@ -39,6 +39,7 @@ pub fn function(project_id: &str, name: &str) -> Function {
         timeout: Default::default(),
         environment: Environment::parse([("A.B$C".replace(['.', '$'], "_"), "$x.y".to_owned())].into()).unwrap(),
         max_concurrency: NonZeroU32::new(7),
+        provisioned_concurrency: NonZeroU32::new(2),
         isolation: Some(Isolation::Vm),
         retry: RetryPolicy::default(),
         dead_letter_queue: Some(QueueName::parse("dead").unwrap()),
