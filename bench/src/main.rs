@@ -107,8 +107,10 @@ async fn run(options: Options) -> Result<bool> {
             }
         }
         eprintln!("   {:.0} s", begun.elapsed().as_secs_f64());
+        // After each, so that what was measured outlives what breaks later.
+        write(&options.results, &found)?;
     }
-    write(&options.results, &found)?;
+    eprintln!("written to {}", options.results.display());
     if options.only.is_empty() {
         eprintln!("== traces");
         let results = options.results.clone();
@@ -158,6 +160,5 @@ fn write(results: &Path, found: &Found) -> Result<()> {
             .collect();
         file(&format!("{}.svg", words.join("-")), &plot::distribution(distribution))?;
     }
-    eprintln!("written to {}", results.display());
     Ok(())
 }
