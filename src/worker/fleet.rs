@@ -1,10 +1,10 @@
 //! Has instances made and removed: carries the dispatcher's decisions to the driver, and watches what the driver sees.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::dispatch::{Boot, BootFailure, Dispatch, Event};
@@ -78,6 +78,10 @@ struct Shared {
 /// An instance that was asked for.
 struct Booted {
     isolation: Isolation,
+    /// Whether it is to go: a boot that has not asked the cloud yet does not any more.
+    is_unwanted: bool,
+    /// Closed when the cloud has answered the boot. Deleting what is just being asked for would find nothing, and leave it.
+    asked: watch::Receiver<()>,
     /// As the store has it, or is about to.
     record: Instance,
 }
@@ -169,14 +173,14 @@ impl FleetHandle {
 
     /// Deletes every instance of this worker and waits until that is done: the end of a worker.
     pub async fn delete_all(&self) {
-        let ids: Vec<_> = self.shared.booted.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        let ids: Vec<_> = self.shared.booted().keys().copied().collect();
         futures::future::join_all(ids.into_iter().map(|id| self.shared.delete(id))).await;
     }
 }
 
 impl Shared {
     fn made_by(&self, isolation: Isolation) -> Vec<InstanceId> {
-        let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+        let booted = self.booted();
         booted.iter().filter(|(_, booted)| booted.isolation == isolation).map(|(id, _)| *id).collect()
     }
 
@@ -219,8 +223,9 @@ impl Shared {
             ready_at: None,
             error: None,
         };
-        let booted = Booted { isolation: purpose.isolation, record: instance.clone() };
-        self.booted.lock().unwrap_or_else(PoisonError::into_inner).insert(id, booted);
+        let (asking, asked) = watch::channel(());
+        let booted = Booted { isolation: purpose.isolation, is_unwanted: false, asked, record: instance.clone() };
+        self.booted().insert(id, booted);
         self.store.put_instance(&instance).await.map_err(|error| cloud(chain(&error)))?;
         self.gateway.expect(id, token.clone());
         let (project_id, function_id) = (instance.project_id, instance.function_id);
@@ -228,6 +233,9 @@ impl Shared {
         let spec = InstanceSpec { id, project_id, function_id, runtime, memory_mib, gateway, token };
         {
             let _call = self.calls.acquire().await.map_err(|closed| cloud(closed.to_string()))?;
+            if self.booted().get(&id).is_none_or(|booted| booted.is_unwanted) {
+                return Ok(());
+            }
             match tokio::time::timeout(CALL_TIMEOUT, maker.driver.create(&spec)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(DriverError::Refused { refusal, text })) => {
@@ -237,6 +245,7 @@ impl Shared {
                 Err(_) => return Err(cloud("the driver did not answer in time".to_owned())),
             }
         }
+        drop(asking);
         if !self.gateway.seen(id).await {
             return Ok(()); // It is on its way out already.
         }
@@ -252,10 +261,10 @@ impl Shared {
     /// record is not what it wrote any more writes it again.
     async fn note(&self, id: InstanceId, change: impl FnOnce(&mut Instance)) {
         let record = || {
-            let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+            let booted = self.booted();
             booted.get(&id).map(|booted| booted.record.clone())
         };
-        if let Some(booted) = self.booted.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&id) {
+        if let Some(booted) = self.booted().get_mut(&id) {
             change(&mut booted.record);
         }
         let mut written = None;
@@ -282,7 +291,24 @@ impl Shared {
         }
     }
 
+    fn booted(&self) -> MutexGuard<'_, HashMap<InstanceId, Booted>> {
+        self.booted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a boot that is under way end: none is asked for any more, and one that is being asked for is waited for.
+    async fn call_off(&self, id: InstanceId) {
+        let asked = self.booted().get_mut(&id).map(|booted| {
+            booted.is_unwanted = true;
+            booted.asked.clone()
+        });
+        if let Some(mut asked) = asked {
+            // Closed when it is answered; nothing is ever sent.
+            let _ = tokio::time::timeout(CALL_TIMEOUT, asked.changed()).await;
+        }
+    }
+
     async fn delete(&self, id: InstanceId) {
+        self.call_off(id).await;
         let has_called = self.gateway.has_called(id);
         self.gateway.dismiss(id);
         if !has_called {
@@ -310,7 +336,7 @@ impl Shared {
     }
 
     async fn gone(&self, id: InstanceId) {
-        self.booted.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.booted().remove(&id);
         self.dispatch.tell(Event::InstanceGone(id)).await;
     }
 
@@ -325,7 +351,7 @@ impl Shared {
     }
 
     fn maker_of(&self, id: InstanceId) -> Option<&Maker> {
-        let booted = self.booted.lock().unwrap_or_else(PoisonError::into_inner);
+        let booted = self.booted();
         self.makers.get(&booted.get(&id)?.isolation)
     }
 
