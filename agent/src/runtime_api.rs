@@ -1,6 +1,7 @@
 //! The AWS Lambda Runtime API (2018-06-01) on a loopback port of its own for each sandbox, and for our own runtimes on a
-//! connection that they are born with: requests become calls to the sandbox, replies become answers with the statuses, bodies and headers that AWS gives. What a call does is decided by
-//! the sandbox and its [`RuntimeState`](crate::runtime_state::RuntimeState).
+//! connection that they are born with: requests become calls to the sandbox, replies become answers with the statuses,
+//! bodies and headers that AWS gives. What a call does is decided by the sandbox and its
+//! [`RuntimeState`](crate::runtime_state::RuntimeState).
 
 mod body;
 

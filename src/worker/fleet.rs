@@ -373,3 +373,6 @@ const fn waiting_for(refusal: Refusal) -> WaitingFor {
         Refusal::Misconfigured => WaitingFor::Operator,
     }
 }
+
+#[cfg(test)]
+mod tests;

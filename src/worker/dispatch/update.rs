@@ -70,8 +70,11 @@ impl Desk {
     /// Takes the new revision. Where the old one is under load, it goes on until the new one is ready.
     pub(super) fn revise(&mut self, function: Arc<Function>, now: Moment) {
         let Some(known) = self.functions.get_mut(&function.id) else { return };
-        let wanted = in_use(&self.fleet, &known.function, now.instant);
         let old = std::mem::replace(&mut known.function, function);
+        // Those that are kept started are in use though no event came: the next one must not meet a cold start.
+        let kept = self.provisioned_here(&old).min(ready(&self.fleet, &old));
+        let wanted = in_use(&self.fleet, &old, now.instant).max(kept);
+        let Some(known) = self.functions.get_mut(&old.id) else { return };
         known.previous =
             (wanted > 0).then(|| Previous { function: old, until: now.instant + TAKE_OVER_WITHIN, wanted });
     }

@@ -48,6 +48,26 @@ fn they_go_when_the_function_is_deleted_or_has_none_any_more() {
 }
 
 #[test]
+fn an_update_keeps_the_old_ones_until_the_new_ones_are_ready() {
+    let mut world = World::new();
+    let old = Arc::new(kept(2));
+    provide(&mut world, &old);
+    world.passes(LONG);
+    world.take_sent();
+    let new = Arc::new(Function { revision: 2, ..Function::clone(&old) });
+    world.happens(Event::Function(new.id, Some(Arc::clone(&new))));
+    let between = world.arrives(&old);
+    assert_eq!(world.records[&between].start, Some(Start::Warm), "the old ones serve while the new ones start");
+    assert_eq!(world.records[&between].revision, 1);
+    for _ in 0..3 {
+        world.settle();
+    }
+    world.passes(Duration::from_secs(1));
+    let after = world.arrives(&new);
+    assert_eq!((world.records[&after].start, world.records[&after].revision), (Some(Start::Warm), 2));
+}
+
+#[test]
 fn workers_share_them_and_a_function_without_code_has_none() {
     let function = Arc::new(kept(3));
     let live: Vec<_> = (0..2).map(|_| WorkerId::generate()).collect();
