@@ -60,6 +60,7 @@ pub use crate::model::SERVICE_TYPE;
 pub use delegation::{Delegation, DelegationError, Delegator, NoDelegation};
 pub use error::Code;
 pub use events::{EventPoster, PostError};
+pub use gateway_client::LocalWorker;
 pub use health::health_router;
 pub use identity::{AccessRule, KeystoneDeps, Named, TokenFacts, TokenValidator, ValidationError};
 pub use policy::{ALL_PROJECTS_RULES, BASE_RULES, Operation, RULES, Rule, TimeLimit, default_rules, policy_sample};
@@ -83,6 +84,8 @@ pub struct ApiDeps {
     pub policy: Arc<Enforcer>,
     /// Leave to act on projects' own queues.
     pub delegation: Arc<dyn Delegation>,
+    /// The worker that runs in this process, if one does. All others are dialled.
+    pub local: Option<Arc<dyn LocalWorker>>,
     /// Where background work runs: one task, and one for each worker that is called.
     pub tasks: Tasks,
     /// Cancelled when followed logs shall end, because the service stops.
@@ -136,8 +139,8 @@ impl Deref for Api {
 /// # Errors
 /// When an option has a value that it cannot have.
 pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
-    let ApiDeps { options, isolations, store, poster, delegation, keystone, policy, tasks, shutdown, health, extra } =
-        deps;
+    let ApiDeps { options, isolations, store, poster, delegation, keystone, policy, local, .. } = deps;
+    let ApiDeps { tasks, shutdown, health, extra, .. } = deps;
     let auth = match (options.auth_strategy.as_str(), keystone) {
         ("noauth", _) => AuthStrategy::NoAuth,
         ("keystone", Some(keystone)) => AuthStrategy::Keystone(identity::Tokens::new(keystone)?),
@@ -156,7 +159,7 @@ pub fn router(deps: ApiDeps) -> Result<Router, Invalid> {
     let api = Api(Arc::new(Shared {
         auth,
         default_project,
-        gateways: Gateways::start(Arc::clone(&store), &tasks, silence),
+        gateways: Gateways::start(Arc::clone(&store), local, &tasks, silence),
         recent: functions::Recent::new(),
         packages: Packages::new(limits, options.upload_memory_mib),
         admission: Semaphore::new(options.max_requests.clamp(1, Semaphore::MAX_PERMITS)),

@@ -5,9 +5,8 @@ pub mod local;
 pub mod nova;
 pub mod zun;
 
-use std::net::SocketAddr;
-
 use async_trait::async_trait;
+use lambda_agent::address::GatewayAddress;
 use lambda_agent::args;
 
 use crate::model::runtime::RuntimeName;
@@ -50,8 +49,8 @@ impl InstanceSpec {
 /// Where an agent dials, and by what it knows that it is right there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayAccess {
-    /// Its address. No name: an agent resolves none.
-    pub address: SocketAddr,
+    /// Its address.
+    pub address: GatewayAddress,
     /// SHA-256 of the certificate that it must show, in hexadecimal digits; none: they talk without TLS, on one host.
     pub fingerprint: Option<String>,
 }

@@ -5,6 +5,7 @@
 
 pub mod signals;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -223,10 +224,33 @@ impl Life {
     }
 }
 
+/// Who else needs the machine that a program runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// Nobody to speak of.
+    Own,
+    /// The sandboxes that it starts. With fewer threads than processors, work that comes alone does not wake a second
+    /// thread beside the one that does it.
+    Shared,
+}
+
+impl Machine {
+    /// Threads to carry the program's work, unless so many are configured.
+    fn threads(self, configured: usize) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        match (configured, self) {
+            (0, Self::Own) => processors,
+            (0, Self::Shared) => processors.div_ceil(2),
+            (configured, Self::Own | Self::Shared) => configured,
+        }
+    }
+}
+
 /// A program's `main`: reads the command line and the configuration, starts the log, runs, and says with the exit code
 /// how that went.
 pub fn main<A, F>(
     program: &'static str,
+    machine: Machine,
     sources: impl FnOnce(&A) -> Sources,
     run: impl FnOnce(Started) -> F,
 ) -> ExitCode
@@ -242,7 +266,8 @@ where
         Ok(started) => started,
         Err(error) => return unusable(program, &error),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
+    let threads = machine.threads(started.config.default.threads);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(program, &error),
     };

@@ -16,16 +16,18 @@ use async_trait::async_trait;
 use axum::extract::{MatchedPath, Path as UrlPath, Request};
 use axum::middleware::{self, Next};
 use axum::routing::post;
+use bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiDeps, EventPoster, PostError};
+use crate::api::{self, ApiDeps, EventPoster, LocalWorker, PostError};
 use crate::config::{Config, Sources};
 use crate::driver::DriverError;
 use crate::health::{Health, Part};
+use crate::model::execution::{Execution, Failure};
 use crate::model::posting::PostingKey;
-use crate::model::{Event, Invalid, ProjectId};
+use crate::model::{Event, ExecutionId, FunctionId, Invalid, ProjectId, WorkerId};
 use crate::openstack::OpenStackError;
 use crate::openstack::zaqar::{self, NewMessage};
 use crate::policy::{self, Enforcer, PolicyError};
@@ -33,6 +35,7 @@ use crate::store::metered::MeteredStore;
 use crate::store::{self, Retention, Store, StoreError};
 use crate::task::{OnFailure, Tasks};
 use crate::telemetry::metrics::{Metrics, metrics_router};
+use crate::worker::gateway::Calls;
 use crate::worker::intake::Trust;
 use crate::worker::queues::ProjectQueues;
 use crate::worker::wake::Bell;
@@ -212,19 +215,58 @@ pub fn policy(config: &Config, sources: &Sources) -> Result<Arc<Enforcer>, Servi
     Ok(Arc::new(Enforcer::open(api::default_rules(), files)?))
 }
 
-/// The REST service with its metrics. Followed logs end when it is `stopping`.
+/// What the REST service is put together from.
+pub struct ApiParts<'a> {
+    /// All options.
+    pub config: &'a Config,
+    /// Everything that is remembered.
+    pub store: Arc<dyn Store>,
+    /// The cloud's services.
+    pub cloud: &'a Cloud,
+    /// Who may do what.
+    pub policy: Arc<Enforcer>,
+    /// The worker of this process, if it has one.
+    pub worker: Option<Calls>,
+    /// Where background work runs.
+    pub tasks: &'a Tasks,
+    /// Followed logs end when it is cancelled.
+    pub stopping: &'a CancellationToken,
+    /// What is counted.
+    pub metrics: &'a Metrics,
+}
+
+#[async_trait]
+impl LocalWorker for Calls {
+    fn id(&self) -> WorkerId {
+        self.worker()
+    }
+
+    async fn call(&self, function: FunctionId, event: Bytes, patience: Duration) -> Result<Execution, Box<Failure>> {
+        Self::call(self, function, event, patience).await
+    }
+
+    async fn cancel(&self, execution: ExecutionId) -> bool {
+        Self::cancel(self, execution).await
+    }
+
+    fn nudge(&self) {
+        Self::nudge(self);
+    }
+
+    async fn function_changed(&self, function: FunctionId) {
+        let (in_force, told) = oneshot::channel();
+        Self::function_changed(self, function, Some(in_force)).await;
+        // It is never sent, only dropped.
+        let _ = told.await;
+    }
+}
+
+/// The REST service with its metrics.
 ///
 /// # Errors
 /// When an option does not do.
-pub fn api_router(
-    config: &Config,
-    store: Arc<dyn Store>,
-    cloud: &Cloud,
-    policy: Arc<Enforcer>,
-    tasks: &Tasks,
-    stopping: &CancellationToken,
-    metrics: &Metrics,
-) -> Result<axum::Router, ServiceError> {
+pub fn api_router(parts: ApiParts) -> Result<axum::Router, ServiceError> {
+    let ApiParts { config, store, cloud, policy, worker, tasks, stopping, metrics } = parts;
     let health = Health::new(health_parts(&store, cloud)?);
     let poster = QueuePoster {
         client: cloud.zaqar()?,
@@ -241,6 +283,7 @@ pub fn api_router(
         delegation,
         keystone: keystone_for_tokens(config, metrics)?,
         policy,
+        local: worker.map(|calls| -> Arc<dyn LocalWorker> { Arc::new(calls) }),
         tasks: tasks.clone(),
         shutdown: stopping.clone(),
         health,

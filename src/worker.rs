@@ -23,9 +23,11 @@ pub mod trusts;
 pub mod wake;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lambda_agent::address::GatewayAddress;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +50,7 @@ use crate::telemetry::metrics::Metrics;
 
 use dispatch::IsolationRules;
 use fleet::{DriverSetup, Maker};
+use gateway::Listener;
 use once::{Once, until};
 
 /// How long an event may wait for a busy sandbox before another one is worth its start: about what a start costs.
@@ -117,6 +120,7 @@ pub struct Worker {
     me: WorkerId,
     /// Where its gateway listens.
     gateway: SocketAddr,
+    calls: gateway::Calls,
     drivers: Vec<Arc<dyn Driver>>,
     bell: Option<wake::Bell>,
     wakes: wake::Wakes,
@@ -190,9 +194,17 @@ impl Worker {
             changed: Arc::clone(&changed),
         })
         .map_err(StartError::Identity)?;
+        let calls = gateway.calls();
+        let mut listeners = vec![Listener::Network(listener)];
         let makers = parts.drivers.iter().map(|setup| {
-            let address = setup.gateway.unwrap_or(gateway_address);
-            let fingerprint = (!address.ip().is_loopback()).then(|| gateway.fingerprint().to_string());
+            let address = match &setup.gateway {
+                // The network does as well, so that a path that is too long is no reason to stop.
+                Some(GatewayAddress::Local(path)) => listen_at(path, &mut listeners).unwrap_or(gateway_address.into()),
+                Some(address) => address.clone(),
+                None => gateway_address.into(),
+            };
+            let is_elsewhere = matches!(&address, GatewayAddress::Network(address) if !address.ip().is_loopback());
+            let fingerprint = is_elsewhere.then(|| gateway.fingerprint().to_string());
             let gateway = GatewayAccess { address, fingerprint };
             (setup.isolation, Maker { driver: Arc::clone(&setup.driver), gateway, watch: setup.watch })
         });
@@ -345,11 +357,13 @@ impl Worker {
             }
         });
         tasks.supervise("record", OnFailure::Shutdown, move |cancel| run.take(cancel));
-        let listener = Arc::new(listener);
-        tasks.supervise("gateway", OnFailure::Restart, move |cancel| {
-            let (gateway, listener) = (gateway.clone(), Arc::clone(&listener));
-            async move { gateway.listen(listener, cancel).await }
-        });
+        for listener in listeners {
+            let (gateway, listener) = (gateway.clone(), Arc::new(listener));
+            tasks.supervise("gateway", OnFailure::Restart, move |cancel| {
+                let (gateway, listener) = (gateway.clone(), Arc::clone(&listener));
+                async move { gateway.listen(listener, cancel).await }
+            });
+        }
         for isolation in fleet.isolations() {
             let watched = fleet.clone();
             tasks.supervise("fleet", OnFailure::Restart, move |cancel| watched.clone().watch(isolation, cancel));
@@ -392,6 +406,7 @@ impl Worker {
             store: parts.store,
             me,
             gateway: bound,
+            calls,
             drivers: parts.drivers.into_iter().map(|setup| setup.driver).collect(),
             bell,
             wakes,
@@ -419,6 +434,12 @@ impl Worker {
     #[must_use]
     pub const fn id(&self) -> WorkerId {
         self.me
+    }
+
+    /// For an API in the same process.
+    #[must_use]
+    pub fn calls(&self) -> gateway::Calls {
+        self.calls.clone()
     }
 
     /// Who is to be told of Zaqar's calls, if they are wanted.
@@ -460,6 +481,21 @@ impl Worker {
         if let Err(error) = self.store.delete_worker(self.me).await {
             let error = crate::task::chain(&error);
             tracing::warn!(error, "the worker's record could not be removed: {error}");
+        }
+    }
+}
+
+/// Listens at a path as well, if that can be.
+fn listen_at(path: &Path, listeners: &mut Vec<Listener>) -> Option<GatewayAddress> {
+    match Listener::local(path) {
+        Ok(listener) => {
+            listeners.push(listener);
+            Some(GatewayAddress::Local(path.to_owned()))
+        }
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(path = %path, error = %error, "the gateway cannot listen at {path}: {error}");
+            None
         }
     }
 }

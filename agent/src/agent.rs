@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::address::GatewayAddress;
 use crate::cgroup;
 use crate::clean;
 use crate::confine::{Users, uid_base};
@@ -42,7 +42,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Config {
     /// Where to dial.
-    pub gateway: SocketAddr,
+    pub gateway: GatewayAddress,
     /// The certificate that it must show; none: it is on this host and talks without TLS.
     pub fingerprint: Option<Fingerprint>,
     /// The instance's id.

@@ -23,7 +23,7 @@ pub const MEMORY: &str = "LAMBDA_AGENT_MEMORY_MIB";
 
 /// How the program is used.
 pub const USAGE: &str = "\
-usage: lambda-agent run [--gateway ADDRESS:PORT] [--fingerprint SHA256] [--instance ID] [--memory-mib N]
+usage: lambda-agent run [--gateway ADDRESS:PORT|unix:PATH] [--fingerprint SHA256] [--instance ID] [--memory-mib N]
                         [--work-dir DIR] [--python PATH] [--uid-base N] [--die-with-parent] [--no-cgroups]
                         [--shared-tmp] [--patience-seconds N]
        lambda-agent clean --work-dir DIR [--uid-base N]
@@ -257,7 +257,7 @@ mod tests {
         let Ok(Command::Run(config)) = read(&format!("{RUN} --die-with-parent --uid-base 5"), Some("t")) else {
             panic!("run")
         };
-        assert_eq!(config.gateway, ([127, 0, 0, 1], 9071).into());
+        assert_eq!(config.gateway.to_string(), "127.0.0.1:9071");
         assert!(config.dies_with_parent && config.may_use_cgroups);
         assert_eq!((config.memory_mib, config.uid_base, config.token.as_str()), (512, Some(5), "t"));
         let launch =
@@ -271,11 +271,15 @@ mod tests {
     fn what_is_no_argument_comes_from_the_environment() {
         let environment = [(GATEWAY, "10.0.0.1:9071"), (INSTANCE, "i-2"), (MEMORY, "128"), (TOKEN, "t")];
         let Ok(Command::Run(config)) = read_with("run", &environment) else { panic!("run") };
-        assert_eq!((config.gateway, config.instance.as_str()), (([10, 0, 0, 1], 9071).into(), "i-2"));
+        assert_eq!((config.gateway.to_string(), config.instance.as_str()), ("10.0.0.1:9071".to_owned(), "i-2"));
         assert_eq!((config.memory_mib, config.uid_base), (128, None));
         assert_eq!((config.work_dir.as_path(), config.python.as_path()), (WORK_DIR.as_ref(), PYTHON.as_ref()));
         let Ok(Command::Run(config)) = read_with(RUN, &environment) else { panic!("run") };
-        assert_eq!((config.gateway, config.memory_mib), (([127, 0, 0, 1], 9071).into(), 512), "arguments come first");
+        assert_eq!(
+            (config.gateway.to_string(), config.memory_mib),
+            ("127.0.0.1:9071".to_owned(), 512),
+            "arguments come first"
+        );
         let error = read_with("run", &[(GATEWAY, "here"), (INSTANCE, "i"), (TOKEN, "t")]).unwrap_err();
         assert!(error.contains("--gateway (LAMBDA_AGENT_GATEWAY) cannot be here"), "{error}");
     }

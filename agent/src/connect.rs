@@ -1,7 +1,6 @@
 //! The connection to the gateway: dials, shows who it is, writes what the link holds, hands in what comes, and dials
 //! again when it breaks. Sandboxes do not notice.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use crate::address::GatewayAddress;
 use crate::link::Link;
 use crate::tls::{self, Fingerprint, Stream};
 use crate::wire::{self, Credential, Frame, Message, WireError};
@@ -31,7 +31,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 #[derive(Debug)]
 pub struct Dial {
     /// The gateway.
-    pub gateway: SocketAddr,
+    pub gateway: GatewayAddress,
     /// The certificate that it must show; none: without TLS.
     pub fingerprint: Option<Fingerprint>,
     /// The instance's id.
@@ -116,7 +116,7 @@ pub async fn run(mut dial: Dial, link: Arc<Link>, inbound: mpsc::Sender<Frame>) 
 
 async fn open(dial: &Dial, link: &Link) -> Result<(Stream, String, u64), Broken> {
     let handshake = async {
-        let mut stream = tls::dial(dial.gateway, dial.fingerprint).await?;
+        let mut stream = Stream::to(&dial.gateway, dial.fingerprint).await?;
         let message = Message::Hello {
             version: wire::VERSION,
             instance: dial.instance.clone(),

@@ -4,6 +4,7 @@
 //! Everything runs on the program's main thread, the blocking file work of packages and scans excepted: the signal that a
 //! child gets when its parent dies is bound to the thread that started it.
 
+pub mod address;
 pub mod agent;
 pub mod archive;
 pub mod args;

@@ -45,7 +45,10 @@ fn run(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("no runtime: {error}"), 71),
     };
-    let ended = runtime.block_on(agent::run(config));
+    // As a task among the others: the future that a runtime is blocked on is woken by a system call.
+    let run = runtime.spawn(agent::run(config));
+    let ended = runtime.block_on(run);
+    let ended = ended.unwrap_or_else(|panic| Err(AgentError::System("go on", std::io::Error::other(panic))));
     // Whatever still blocks has nothing to say any more.
     runtime.shutdown_background();
     match ended {

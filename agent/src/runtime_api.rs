@@ -289,7 +289,13 @@ async fn ask(asked: &mpsc::Sender<Asked>, call: Call) -> Answer {
     let (reply, answered) = oneshot::channel();
     let sent = asked.send(Asked { call, reply }).await;
     match (sent, answered.await) {
-        (Ok(()), Ok(reply)) => answer(reply),
+        (Ok(()), Ok(reply)) => {
+            if matches!(reply, Reply::Accepted) {
+                // What was accepted is on its way to a caller who waits: it is written first. The runtime has time.
+                tokio::task::yield_now().await;
+            }
+            answer(reply)
+        }
         (Ok(()) | Err(_), Ok(_) | Err(_)) => {
             failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "Internal Server Error")
         }

@@ -14,8 +14,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio::net::{TcpStream, ToSocketAddrs, UnixStream};
 use tokio_rustls::{TlsConnector, TlsStream};
+
+use crate::address::GatewayAddress;
 
 /// SHA-256 of a certificate's DER form. As text: 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,21 @@ pub enum Stream {
     Plain(TcpStream),
     /// In TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// By a socket in the file system.
+    Local(UnixStream),
+}
+
+impl Stream {
+    /// The one that this address leads to: with TLS when a fingerprint is known.
+    ///
+    /// # Errors
+    /// As [`dial`].
+    pub async fn to(address: &GatewayAddress, fingerprint: Option<Fingerprint>) -> io::Result<Self> {
+        match address {
+            GatewayAddress::Network(address) => dial(address, fingerprint).await,
+            GatewayAddress::Local(path) => Ok(Self::Local(UnixStream::connect(path).await?)),
+        }
+    }
 }
 
 /// Dials a gateway: with TLS when its fingerprint is known. Frames are written whole, so nothing waits for more of them.
@@ -153,6 +170,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Local(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -162,6 +180,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Local(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -169,6 +188,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Local(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -176,6 +196,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Local(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `/v1/executions`: the record of every event, and what its owner may do about it.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -20,7 +22,7 @@ use crate::clock;
 use crate::model::execution::{Change, Component, ErrorDetail, Failure, Origin, Phase, Reason};
 use crate::model::worker::WorkerState;
 use crate::model::{Execution, ExecutionId, ExecutionState, Timestamp, WorkerId};
-use crate::store::{Direction, ExecutionFilter, ExecutionSort, ExecutionWrite, FunctionRef, PageRequest};
+use crate::store::{Direction, ExecutionFilter, ExecutionSort, ExecutionWrite, FunctionRef, PageRequest, StoreError};
 
 /// How often a change is tried again while the execution changes under it.
 const ATTEMPTS: usize = 5;
@@ -28,6 +30,13 @@ const ATTEMPTS: usize = 5;
 /// Rows that are read from the store at a time, and bytes after which a page is closed early: a row may carry megabytes.
 const ROWS_AT_A_TIME: usize = 50;
 const PAGE_BYTES: usize = 16 << 20;
+
+/// How often a record that is not there is looked for again, and after which pause: for longer than a worker keeps one
+/// before it writes it (`worker::record`).
+const LOOKS: u32 = 10;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Only records whose ids are not older than this, in milliseconds, are looked for again.
+const NEW_MILLIS: i64 = 2000;
 
 /// An execution: the whole record but for the log.
 #[derive(Serialize, ToSchema)]
@@ -347,7 +356,23 @@ pub(super) async fn find(api: &Api, caller: &Caller, name: &str) -> Result<Execu
     let missing =
         || ApiError::new(Code::ExecutionNotFound, format!("there is no execution '{}' in this project", shown(name)));
     let id: ExecutionId = name.parse().map_err(|_| missing())?;
-    or_missing(api.store.execution(&caller.scope(), id).await, missing)
+    let scope = caller.scope();
+    let mut looks = LOOKS;
+    loop {
+        match api.store.execution(&scope, id).await {
+            // Of a call that was just answered the record may be on its way to the store.
+            Err(StoreError::NotFound(_)) if looks > 0 && is_new(id) => {
+                looks -= 1;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            found => return or_missing(found, missing),
+        }
+    }
+}
+
+/// Whether an execution has just been given its id, as far as clocks agree.
+fn is_new(id: ExecutionId) -> bool {
+    id.made_at().is_some_and(|made| (clock::now().as_millis() - made.as_millis()).abs() < NEW_MILLIS)
 }
 
 /// Stop an execution: it is not tried again, and if its code runs it is killed.

@@ -1,9 +1,10 @@
-//! How the API reaches workers: one multiplexed connection to each gateway, kept while it is good; which worker a call
-//! goes to; and what may be tried again. A call that may have reached a worker is never sent a second time.
+//! How the API reaches workers: one multiplexed connection to each gateway, kept while it is good, and none to a worker in
+//! the same process; which worker a call goes to; and what may be tried again. A call that may have reached a worker is never sent a second time.
 
 mod announce;
 mod choose;
 mod connection;
+mod way;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lambda_agent::tls::Fingerprint;
-use lambda_agent::wire::Message;
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
 use tokio::sync::Notify;
@@ -20,7 +20,9 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::choose::Candidate;
-use self::connection::{Connection, ConnectionError, Reply};
+use self::connection::{Connection, ConnectionError};
+pub use self::way::LocalWorker;
+use self::way::Way;
 use crate::model::execution::{Failure, Phase, Reason};
 use crate::model::worker::{Worker, WorkerState};
 use crate::model::{ExecutionId, FunctionId, ProjectId, WorkerId};
@@ -32,12 +34,6 @@ const WORKERS_FRESH: Duration = Duration::from_secs(1);
 
 /// How many workers are tried for one call.
 const WORKERS_TRIED: usize = 3;
-
-/// How much longer than its own patience a call waits for the worker to say that it ran out.
-const MARGIN: Duration = Duration::from_secs(5);
-
-/// How long a cancellation may take to be answered.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +73,7 @@ pub(super) struct Gateways(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
+    local: Option<Arc<dyn LocalWorker>>,
     tasks: Tasks,
     silence: Duration,
     workers: Cache<(), Arc<Vec<Worker>>>,
@@ -88,11 +85,13 @@ struct Inner {
 }
 
 impl Gateways {
-    /// Starts what reaches out to workers. Workers that were silent for longer than `silence` get no calls.
-    pub fn start(store: Arc<dyn Store>, tasks: &Tasks, silence: Duration) -> Self {
+    /// Starts what reaches out to workers, one of which may be `local`. Workers that were silent for longer than `silence`
+    /// get no calls.
+    pub fn start(store: Arc<dyn Store>, local: Option<Arc<dyn LocalWorker>>, tasks: &Tasks, silence: Duration) -> Self {
         let end = CancellationToken::new();
         let this = Self(Arc::new(Inner {
             store,
+            local,
             tasks: tasks.clone(),
             silence,
             workers: Cache::builder().max_capacity(1).time_to_live(WORKERS_FRESH).build(),
@@ -126,12 +125,12 @@ impl Gateways {
     ) -> Result<Called, CallError> {
         let deadline = Instant::now() + patience;
         let workers = self.workers().await.map_err(CallError::Store)?;
-        let order = choose::order(function, &self.candidates(&workers));
+        let order = choose::order(function, &self.candidates(&workers).await);
         let mut outcome = Err(CallError::NoWorker);
         for id in order.into_iter().take(WORKERS_TRIED) {
             let Some(worker) = workers.iter().find(|worker| worker.id == id) else { continue };
-            let connection = match self.connection(worker).await {
-                Ok(connection) => connection,
+            let way = match self.way(worker).await {
+                Ok(way) => way,
                 Err(error) => {
                     tracing::warn!(worker.id = %id, error = chain(&error), "worker {id} cannot be reached: {}", chain(&error));
                     outcome = Err(CallError::NotSent(error));
@@ -139,16 +138,8 @@ impl Gateways {
                 }
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            let patience_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            let message = |call| Message::Call {
-                call,
-                project: project.to_string(),
-                function: function.to_string(),
-                patience_ms,
-            };
-            match connection.request(message, event.clone(), left + MARGIN).await {
-                Ok(reply) => {
-                    let called = read(reply)?;
+            match way.call(project, function, event.clone(), left).await {
+                Ok(called) => {
                     // It was leaving when the call came, and did not begin: another one can.
                     if never_begun(&called) {
                         outcome = Ok(called);
@@ -175,11 +166,9 @@ impl Gateways {
     pub async fn cancel(&self, worker: WorkerId, execution: ExecutionId) -> Result<bool, CallError> {
         let workers = self.0.store.workers().await.map_err(CallError::Store)?;
         let (worker, _) = workers.iter().find(|(known, _)| known.id == worker).ok_or(CallError::NoWorker)?;
-        let connection = self.connection(worker).await.map_err(CallError::NotSent)?;
-        let message = |call| Message::Cancel { call, execution: execution.to_string() };
-        match connection.request(message, Bytes::new(), CANCEL_PATIENCE).await {
-            Ok(Reply::Cancelled { found }) => Ok(found),
-            Ok(Reply::Done { .. } | Reply::Served) => Err(CallError::Lost(ConnectionError::Unexpected)),
+        let way = self.way(worker).await.map_err(CallError::NotSent)?;
+        match way.cancel(execution).await {
+            Ok(found) => Ok(found),
             Err(ConnectionError::Late) => Err(CallError::Late),
             Err(ConnectionError::Full) => Err(CallError::Full),
             Err(error) => Err(CallError::Lost(error)),
@@ -194,12 +183,12 @@ impl Gateways {
 
     async fn send_nudge(&self) {
         let Ok(workers) = self.workers().await else { return };
-        let mut candidates = self.candidates(&workers);
+        let mut candidates = self.candidates(&workers).await;
         candidates.sort_by(|a, b| a.relative_load().total_cmp(&b.relative_load()));
         for candidate in candidates.into_iter().take(WORKERS_TRIED) {
             let Some(worker) = workers.iter().find(|worker| worker.id == candidate.id) else { continue };
-            if let Ok(connection) = self.connection(worker).await
-                && connection.tell(Message::Nudge).await.is_ok()
+            if let Ok(way) = self.way(worker).await
+                && way.nudge().await.is_ok()
             {
                 return;
             }
@@ -233,18 +222,23 @@ impl Gateways {
         })
     }
 
-    fn candidates(&self, workers: &[Worker]) -> Vec<Candidate> {
-        let in_flight: HashMap<_, _> =
-            self.0.connections.iter().map(|(id, connection)| (*id, connection.in_flight())).collect();
-        workers
-            .iter()
-            .map(|worker| Candidate {
-                id: worker.id,
-                capacity: worker.capacity.max(1),
-                // The heartbeat may be seconds old, and what this process has sent since is not in it.
-                load: worker.executions.max(in_flight.get(&worker.id).copied().unwrap_or(0)),
-            })
-            .collect()
+    async fn candidates(&self, workers: &[Worker]) -> Vec<Candidate> {
+        let mut candidates = Vec::with_capacity(workers.len());
+        for worker in workers {
+            // The heartbeat may be seconds old, and what this process has sent since is not in it.
+            let in_flight = self.0.connections.get(&worker.id).await.map_or(0, |connection| connection.in_flight());
+            let load = worker.executions.max(in_flight);
+            candidates.push(Candidate { id: worker.id, capacity: worker.capacity.max(1), load });
+        }
+        candidates
+    }
+
+    /// How a worker is reached.
+    async fn way(&self, worker: &Worker) -> Result<Way, ConnectionError> {
+        match &self.0.local {
+            Some(local) if local.id() == worker.id => Ok(Way::Here(Arc::clone(local))),
+            Some(_) | None => self.connection(worker).await.map(Way::There),
+        }
     }
 
     /// The connection to a worker; dialled when there is none, by one of those who want it.
@@ -287,20 +281,6 @@ fn fingerprint(worker: &Worker) -> Result<Option<Fingerprint>, ConnectionError> 
     // The secret is for the worker only, so it is not sent without TLS.
     let unknown = || std::io::Error::other("the worker does not tell its certificate");
     known.map(Some).ok_or_else(|| ConnectionError::Io(unknown()))
-}
-
-fn read(reply: Reply) -> Result<Called, CallError> {
-    let unexpected = || CallError::Lost(ConnectionError::Unexpected);
-    let Reply::Done { execution, failure, body } = reply else { return Err(unexpected()) };
-    let execution = match execution.as_str() {
-        "" => None,
-        id => Some(id.parse().map_err(|_| unexpected())?),
-    };
-    let result = match failure {
-        None => Ok(body),
-        Some(failure) => Err(Box::new(serde_json::from_value(failure).map_err(|_| unexpected())?)),
-    };
-    Ok(Called { execution, result })
 }
 
 fn never_begun(called: &Called) -> bool {

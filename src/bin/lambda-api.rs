@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use lambda_openstack::program::{self, Common, Life, Started};
+use lambda_openstack::program::{self, Common, Life, Machine, Started};
 use lambda_openstack::service;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    program::main(PROGRAM, |options: &Options| options.common.sources(PROGRAM), run)
+    program::main(PROGRAM, Machine::Own, |options: &Options| options.common.sources(PROGRAM), run)
 }
 
 async fn run(started: Started) -> anyhow::Result<()> {
@@ -32,7 +32,16 @@ async fn run(started: Started) -> anyhow::Result<()> {
     let store = service::open_store(config, &metrics).await?;
     let cloud = service::Cloud::new(config, &metrics)?;
     let serving = CancellationToken::new();
-    let router = service::api_router(config, store, &cloud, policy, &tasks, &serving, &metrics)?;
+    let router = service::api_router(service::ApiParts {
+        config,
+        store,
+        cloud: &cloud,
+        policy,
+        worker: None,
+        tasks: &tasks,
+        stopping: &serving,
+        metrics: &metrics,
+    })?;
     tracing::info!("serving at http://{}", listener.local_addr()?);
     service::serve(&tasks, "api", listener, router, &serving, grace);
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use lambda_openstack::config::{ServiceAuthOptions, Sources, WorkerOptions, ZaqarOptions};
-use lambda_openstack::program::{self, Common, Life, Started};
+use lambda_openstack::program::{self, Common, Life, Machine, Started};
 use lambda_openstack::service;
 use lambda_openstack::standalone::queue;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +49,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    program::main(PROGRAM, Options::sources, run)
+    program::main(PROGRAM, Machine::Shared, Options::sources, run)
 }
 
 async fn run(started: Started) -> anyhow::Result<()> {
@@ -95,7 +95,16 @@ async fn run(started: Started) -> anyhow::Result<()> {
     queue.on_post(move |project, queue| {
         if (project, queue) == (&platform.0, &platform.1) { wakes.platform() } else { wakes.own(project, queue) }
     });
-    let router = service::api_router(config, store, &cloud, policy, &tasks, &serving, &metrics)?;
+    let router = service::api_router(service::ApiParts {
+        config,
+        store,
+        cloud: &cloud,
+        policy,
+        worker: Some(worker.calls()),
+        tasks: &tasks,
+        stopping: &serving,
+        metrics: &metrics,
+    })?;
     service::serve(&tasks, "api", api_listener, router, &serving, LAST_ANSWERS);
 
     let mut stdout = std::io::stdout();

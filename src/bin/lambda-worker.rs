@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lambda_openstack::health::Health;
-use lambda_openstack::program::{self, Common, Life, Started};
+use lambda_openstack::program::{self, Common, Life, Machine, Started};
 use lambda_openstack::service;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    program::main(PROGRAM, |options: &Options| options.common.sources(PROGRAM), run)
+    program::main(PROGRAM, Machine::Own, |options: &Options| options.common.sources(PROGRAM), run)
 }
 
 async fn run(started: Started) -> anyhow::Result<()> {

@@ -20,6 +20,9 @@ options! {
                 .map(str::to_owned).to_vec();
         /// Name of this machine in records and logs; the host name when unset.
         [form(Form::Word)] host: Option<String> = None;
+        /// Threads that carry requests and events. 0: one for each processor; in lambda-standalone, which shares the
+        /// machine with what it starts, one for each two.
+        [range(0, 1024)] threads: usize = 0;
         /// Longest time a program takes to stop after SIGTERM, in seconds. Executions still running then are handed
         /// back. Keep it under the service manager's own limit (DevStack's units: 300).
         [range(0, 3600)] graceful_shutdown_timeout: u64 = 30;

@@ -1,11 +1,12 @@
 //! From options to drivers, each with the terms on which the fleet uses it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use lambda_agent::address::GatewayAddress;
 
 use super::ServiceError;
 use super::cloud::Cloud;
@@ -168,8 +169,9 @@ fn pools(
     read.collect::<Result<_, _>>().map_err(|invalid| Invalid::new(option, invalid.to_string()))
 }
 
-fn address(option: &str, text: Option<&str>) -> Result<Option<SocketAddr>, Invalid> {
-    text.map(|text| text.parse().map_err(|_| Invalid::new(option, "must be an IP address and a port"))).transpose()
+fn address(option: &str, text: Option<&str>) -> Result<Option<GatewayAddress>, Invalid> {
+    let invalid = || Invalid::new(option, "must be an IP address and a port");
+    text.map(|text| text.parse().map(GatewayAddress::Network).map_err(|_| invalid())).transpose()
 }
 
 /// Half of the machine's memory, unless the operator says otherwise.
@@ -199,7 +201,7 @@ fn local(options: &LocalOptions, state_dir: &Path, tasks: &Tasks) -> Result<Driv
             boot_timeout: Duration::from_secs(options.boot_timeout),
         },
         pools: pools("[local] pools", Isolation::Process, &options.pools)?,
-        gateway: None,
+        gateway: Some(GatewayAddress::Local(state_dir.join("gateway.sock"))),
         watch: WATCH_PROCESSES,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lambda_agent::address::GatewayAddress;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +42,7 @@ pub struct DriverSetup {
     /// Its instances that are kept ready.
     pub pools: Vec<PoolTerms>,
     /// Where its agents dial; none: at the gateway's own address.
-    pub gateway: Option<std::net::SocketAddr>,
+    pub gateway: Option<GatewayAddress>,
     /// How often it is asked what became of its instances.
     pub watch: Duration,
 }

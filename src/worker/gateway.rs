@@ -2,9 +2,11 @@
 //! goes to the dispatcher, what the dispatcher says goes to them.
 
 mod caller;
+mod calls;
 mod connection;
 mod identity;
 mod link;
+mod listener;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +16,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lambda_agent::tls::Fingerprint;
 use lambda_agent::wire::{self, Credential, Message};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::calls::Calls;
 use self::connection::Connection;
 use self::identity::Identity;
+pub use self::listener::Listener;
 use super::dispatch::{Dispatch, Event};
 use super::functions::Functions;
 use crate::model::{InstanceId, WorkerId};
@@ -45,17 +48,13 @@ pub struct Gateway {
 struct Shared {
     expected: Mutex<HashMap<InstanceId, Expected>>,
     identity: Identity,
-    me: WorkerId,
     caller_secret: String,
+    calls: Calls,
     dispatch: Dispatch,
     store: Arc<dyn Store>,
-    functions: Functions,
     tasks: Tasks,
     metrics: Metrics,
-    calls: Arc<Semaphore>,
     agents: AtomicUsize,
-    nudged: [Arc<Notify>; 2],
-    changed: Arc<Notify>,
 }
 
 /// An instance whose agent may dial.
@@ -114,22 +113,32 @@ impl Gateway {
     /// # Errors
     /// When the machine gives no key for its certificate.
     pub fn new(parts: Parts) -> std::io::Result<Self> {
-        let shared = Shared {
-            expected: Mutex::default(),
-            identity: Identity::make()?,
+        let calls = Calls {
             me: parts.me,
-            caller_secret: parts.caller_secret,
-            dispatch: parts.dispatch,
-            store: parts.store,
+            dispatch: parts.dispatch.clone(),
             functions: parts.functions,
-            tasks: parts.tasks,
-            metrics: parts.metrics,
-            calls: Arc::new(Semaphore::new(parts.max_calls)),
-            agents: AtomicUsize::new(0),
+            permits: Arc::new(Semaphore::new(parts.max_calls)),
             nudged: parts.nudged,
             changed: parts.changed,
         };
+        let shared = Shared {
+            expected: Mutex::default(),
+            identity: Identity::make()?,
+            caller_secret: parts.caller_secret,
+            calls,
+            dispatch: parts.dispatch,
+            store: parts.store,
+            tasks: parts.tasks,
+            metrics: parts.metrics,
+            agents: AtomicUsize::new(0),
+        };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// For who asks from the same process.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        self.shared.calls.clone()
     }
 
     /// The fingerprint of its certificate: what those who dial from another host must know.
@@ -142,15 +151,15 @@ impl Gateway {
     ///
     /// # Errors
     /// When the listener is broken.
-    pub async fn listen(&self, listener: Arc<TcpListener>, cancel: CancellationToken) -> std::io::Result<()> {
+    pub async fn listen(&self, listener: Arc<Listener>, cancel: CancellationToken) -> std::io::Result<()> {
         let hellos = Arc::new(Semaphore::new(HELLOS));
         loop {
             let accepted = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 accepted = listener.accept() => accepted,
             };
-            let (stream, from) = match accepted {
-                Ok(accepted) => accepted,
+            let arrived = match accepted {
+                Ok(arrived) => arrived,
                 Err(error) => {
                     // Out of file descriptors, or a peer that left: the next one may do.
                     tracing::warn!(error = %error, "a connection could not be accepted: {error}");
@@ -159,9 +168,9 @@ impl Gateway {
                 }
             };
             let Ok(permit) = Arc::clone(&hellos).acquire_owned().await else { return Ok(()) };
-            let (gateway, cancel) = (self.clone(), cancel.clone());
+            let (gateway, cancel, from) = (self.clone(), cancel.clone(), arrived.from());
             self.shared.tasks.run("gateway connection", async move {
-                let accept = Connection::accept(stream, from, &gateway.shared.identity);
+                let accept = Connection::accept(arrived, &gateway.shared.identity);
                 let hello = tokio::time::timeout(HELLO_TIMEOUT, accept).await;
                 drop(permit);
                 match hello {
@@ -187,7 +196,7 @@ impl Gateway {
                 "only this host may talk without TLS: the fingerprint of the certificate is missing at the other end"
             }
             Message::HelloCaller { version: wire::VERSION, secret } if same(&secret, &self.shared.caller_secret) => {
-                caller::serve(connection, Arc::clone(&self.shared), cancel).await;
+                caller::serve(connection, self.shared.calls.clone(), cancel).await;
                 return;
             }
             Message::Hello { version: wire::VERSION, instance, credential, received } => {

@@ -26,8 +26,10 @@ pub enum Record {
 }
 
 /// Shortest time between the beginnings of two batches. The first record after a pause is written at once; under load
-/// those of a few calls share what a write costs, which would else be more than all the rest of a call.
-const BATCH_EVERY: Duration = Duration::from_millis(5);
+/// those of many calls share what a write costs, which would else be more than all the rest of a call, and one call in a
+/// hundred at most meets a commit. Who looks for a record that is not written yet waits for it
+/// (`api::executions::find`).
+const BATCH_EVERY: Duration = Duration::from_millis(40);
 /// Records that may wait to be written.
 const QUEUE: usize = 4096;
 /// Most records in one batch.

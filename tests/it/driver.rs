@@ -70,7 +70,7 @@ impl Subject {
             function_id: Some(FunctionId::generate()),
             runtime: RuntimeName::parse("python3").unwrap(),
             memory_mib: self.memory_mib,
-            gateway: GatewayAccess { address: self.gateway, fingerprint: None },
+            gateway: GatewayAccess { address: self.gateway.into(), fingerprint: None },
             token: "used-once".to_owned(),
         }
     }

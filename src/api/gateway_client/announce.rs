@@ -4,9 +4,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use lambda_agent::wire::Message;
-
 use super::Gateways;
 use crate::model::FunctionId;
 
@@ -22,10 +19,9 @@ impl Gateways {
         let told = tokio::time::timeout(PATIENCE, async {
             let Ok(workers) = self.workers().await else { return };
             let all = workers.iter().map(|worker| async {
-                let connected = tokio::time::timeout(CONNECT_PATIENCE, self.connection(worker)).await;
-                let Ok(Ok(connection)) = connected else { return };
-                let message = |call| Message::FunctionChanged { function: function.to_string(), call: Some(call) };
-                if let Err(error) = connection.request(message, Bytes::new(), PATIENCE).await {
+                let connected = tokio::time::timeout(CONNECT_PATIENCE, self.way(worker)).await;
+                let Ok(Ok(way)) = connected else { return };
+                if let Err(error) = way.function_changed(function, PATIENCE).await {
                     let id = worker.id;
                     tracing::debug!(worker.id = %id, %error, "worker {id} does not say that a change is in force");
                 }

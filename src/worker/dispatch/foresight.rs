@@ -15,6 +15,9 @@ use crate::scheduler::pool::{Pool, PoolTarget, PoolTerms};
 const REMEMBERED: usize = 16_384;
 /// Weight of the latest event in the smoothed service time.
 const SERVICE_TIME_WEIGHT: f64 = 0.2;
+/// A function's habit is looked at anew no more often than this: it is a matter of minutes, and events may come thousands
+/// of times a second.
+const JUDGED_EVERY: Duration = Duration::from_secs(1);
 
 /// The memory of a worker.
 pub(super) struct Foresight {
@@ -26,6 +29,7 @@ pub(super) struct Foresight {
 struct Past {
     history: History,
     habit: Habit,
+    judged: Instant,
     service_time: Option<Duration>,
 }
 
@@ -58,10 +62,13 @@ impl Foresight {
         let bounds = self.bounds;
         let past = self.pasts.entry(id).or_insert_with(|| {
             let history = History::default();
-            Past { habit: history.habit(&bounds), history, service_time: None }
+            Past { habit: history.habit(&bounds), judged: now, history, service_time: None }
         });
         past.history.arrived(now);
-        past.habit = past.history.habit(&bounds);
+        if now >= past.judged + JUDGED_EVERY {
+            past.habit = past.history.habit(&bounds);
+            past.judged = now;
+        }
     }
 
     fn forget_the_quiet(&mut self) {

@@ -80,7 +80,7 @@ async fn world() -> World {
         changed: Arc::default(),
     })
     .unwrap();
-    let access = GatewayAccess { address: ([127, 0, 0, 1], 9).into(), fingerprint: None };
+    let access = GatewayAccess { address: "127.0.0.1:9".parse().unwrap(), fingerprint: None };
     let driver: Arc<dyn Driver> = Arc::<SlowCloud>::clone(&cloud);
     let makers = [(Isolation::Vm, Maker { driver, gateway: access, watch: Duration::from_secs(60) })].into();
     let fleet = FleetHandle::new(me, makers, store, gateway, dispatch, tasks.clone());

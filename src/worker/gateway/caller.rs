@@ -1,8 +1,7 @@
 //! The API service on the line: synchronous calls, cancellations, and hints that something has changed.
 
 use std::io;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,14 +11,10 @@ use lambda_agent::wire::{Frame, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::calls::{Calls, refusal};
 use super::connection::Connection;
-use super::{Event, Shared};
-use crate::clock;
-use crate::model::execution::{Change, Component, EventSummary, Execution, Failure, Origin, Phase, Reason};
-use crate::model::{ExecutionId, FunctionId, Payload, RequestId};
-use crate::task::chain;
-use crate::worker::dispatch::{Call, Work};
-use crate::worker::outcome;
+use crate::model::FunctionId;
+use crate::model::execution::{Execution, Failure, Reason};
 
 /// After this silence the caller is asked whether it is there; after three times as much the connection is given up.
 const PING_AFTER: Duration = Duration::from_secs(5);
@@ -27,7 +22,7 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 type Answer = (Message, Bytes);
 
 /// Serves one caller until it leaves or the worker stops.
-pub async fn serve(mut connection: Connection, shared: Arc<Shared>, cancel: CancellationToken) {
+pub async fn serve(mut connection: Connection, calls: Calls, cancel: CancellationToken) {
     let welcome = Message::Welcome { session: String::new(), received: 0 };
     if connection.queue_message(welcome, Bytes::new(), 0).is_err() {
         return;
@@ -45,7 +40,7 @@ pub async fn serve(mut connection: Connection, shared: Arc<Shared>, cancel: Canc
                 }
             }
             frame = connection.turn() => match frame {
-                Ok(Some(frame)) => match hear(frame, &mut connection, &shared).await {
+                Ok(Some(frame)) => match hear(frame, &mut connection, &calls).await {
                     Ok(Some(answer)) => answers.push(answer),
                     Ok(None) => {}
                     Err(error) => break error,
@@ -77,13 +72,13 @@ pub async fn serve(mut connection: Connection, shared: Arc<Shared>, cancel: Canc
 async fn hear(
     frame: Frame,
     connection: &mut Connection,
-    shared: &Arc<Shared>,
+    calls: &Calls,
 ) -> io::Result<Option<BoxFuture<'static, Option<Answer>>>> {
-    let shared = Arc::clone(shared);
+    let calls = calls.clone();
     Ok(match frame.message {
         Message::Call { call, project: _, function, patience_ms } => Some(Box::pin(async move {
             let patience = Duration::from_millis(patience_ms);
-            let (execution, failure, body) = match run(&shared, &function, frame.body, patience).await {
+            let (execution, failure, body) = match run(&calls, &function, frame.body, patience).await {
                 Ok(execution) => {
                     let body = execution.result.as_ref().map(|result| result.bytes().clone()).unwrap_or_default();
                     (execution.id.to_string(), execution.failure, body)
@@ -95,24 +90,20 @@ async fn hear(
         })),
         Message::Cancel { call, execution } => Some(Box::pin(async move {
             let found = match execution.parse() {
-                Ok(id) => cancel_execution(&shared, id).await,
+                Ok(id) => calls.cancel(id).await,
                 Err(_) => false,
             };
             Some((Message::Cancelled { call, found }, Bytes::new()))
         })),
         Message::Nudge => {
-            for task in &shared.nudged {
-                task.notify_one();
-            }
+            calls.nudge();
             None
         }
         Message::FunctionChanged { function, call } => {
             let (served, told) = oneshot::channel();
             if let Ok(id) = function.parse::<FunctionId>() {
-                // Forgotten before the next frame is looked at: what the caller says next sees the change.
-                shared.functions.forget(id).await;
-                shared.dispatch.tell(Event::FunctionChanged(id, call.is_some().then_some(served))).await;
-                shared.changed.notify_one();
+                // Before the next frame is looked at: what the caller says next sees the change.
+                calls.function_changed(id, call.is_some().then_some(served)).await;
             }
             call.map(|call| -> BoxFuture<'static, Option<Answer>> {
                 Box::pin(async move {
@@ -131,45 +122,8 @@ async fn hear(
     })
 }
 
-async fn cancel_execution(shared: &Shared, id: ExecutionId) -> bool {
-    let (reply, found) = oneshot::channel();
-    shared.dispatch.tell(Event::Cancel(id, reply)).await;
-    found.await.unwrap_or(false)
-}
-
 /// Runs a function for a caller that waits.
-async fn run(shared: &Shared, function: &str, body: Bytes, patience: Duration) -> Result<Execution, Box<Failure>> {
-    let refuse = |reason, message: &str| {
-        let component = Component::Worker;
-        Box::new(outcome::platform(RequestId::generate(), component, Phase::Queue, reason, message))
-    };
-    let id: FunctionId = function.parse().map_err(|_| refuse(Reason::FunctionDeleted, "there is no such function"))?;
-    let function = match shared.functions.get(id).await {
-        Ok(Some(function)) => function,
-        Ok(None) => return Err(refuse(Reason::FunctionDeleted, "the function was deleted")),
-        Err(error) => {
-            let error = chain(error.as_ref());
-            tracing::warn!(function.id = %id, error, "a function could not be looked up for a call: {error}");
-            return Err(refuse(Reason::Overloaded, "the store does not answer; try again"));
-        }
-    };
-    let payload = Payload::parse(body).map_err(|invalid| refuse(Reason::HandlerError, &invalid.to_string()))?;
-    let Ok(_permit) = shared.calls.try_acquire() else {
-        return Err(refuse(Reason::Overloaded, "the worker has as many calls as it can take; try again later"));
-    };
-    let mut execution = Execution::receive(
-        ExecutionId::generate(),
-        &function,
-        Origin::Invocation,
-        EventSummary::of_payload(&payload),
-        payload,
-        clock::now(),
-    );
-    // A fresh record takes every worker.
-    let _ = execution.apply(Change::Own { worker: shared.me });
-    let (reply, done) = oneshot::channel();
-    let call = Call { reply, patience_until: Instant::now() + patience };
-    let work = Work { execution, function, place: None, call: Some(call), recorded: false };
-    shared.dispatch.tell(Event::Work(vec![work])).await;
-    done.await.map_err(|_| refuse(Reason::ShuttingDown, "the worker has stopped"))
+async fn run(calls: &Calls, function: &str, body: Bytes, patience: Duration) -> Result<Execution, Box<Failure>> {
+    let id = function.parse().map_err(|_| refusal(Reason::FunctionDeleted, "there is no such function"))?;
+    calls.call(id, body, patience).await
 }

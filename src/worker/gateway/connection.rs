@@ -1,6 +1,7 @@
 //! Frames on a connection. Reading and writing go on together, so that two sides with full buffers do not wait for each
 //! other for ever.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use lambda_agent::tls::Stream;
 use lambda_agent::wire::{self, Frame, Message};
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::identity::Identity;
@@ -22,11 +23,48 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
 
+/// A connection that nothing was said on.
+#[derive(Debug)]
+pub enum Arrived {
+    /// From there.
+    Network(TcpStream, SocketAddr),
+    /// By the socket in the file system.
+    Local(UnixStream),
+}
+
+impl Arrived {
+    /// Where it comes from.
+    pub const fn from(&self) -> From {
+        match self {
+            Self::Network(_, from) => From::Network(*from),
+            Self::Local(_) => From::Local,
+        }
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum From {
+    /// An address.
+    Network(SocketAddr),
+    /// A process of this host that may write to the socket's file.
+    Local,
+}
+
+impl fmt::Display for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(from) => write!(f, "{from}"),
+            Self::Local => f.write_str("this host"),
+        }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    from: SocketAddr,
+    from: From,
     input: BytesMut,
     output: BytesMut,
     is_flushed: bool,
@@ -35,10 +73,17 @@ pub struct Connection {
 
 impl Connection {
     /// Takes a new connection and reads its first frame.
-    pub async fn accept(stream: TcpStream, from: SocketAddr, identity: &Identity) -> io::Result<(Self, Message)> {
-        stream.set_nodelay(true)?;
+    pub async fn accept(arrived: Arrived, identity: &Identity) -> io::Result<(Self, Message)> {
+        let from = arrived.from();
+        let stream = match arrived {
+            Arrived::Network(stream, _) => {
+                stream.set_nodelay(true)?;
+                identity.accept(stream).await?
+            }
+            Arrived::Local(stream) => Stream::Local(stream),
+        };
         let mut connection = Self {
-            stream: identity.accept(stream).await?,
+            stream,
             from,
             input: BytesMut::with_capacity(READ),
             output: BytesMut::new(),
@@ -53,15 +98,19 @@ impl Connection {
     }
 
     /// Where it comes from.
-    pub const fn from(&self) -> SocketAddr {
+    pub const fn from(&self) -> From {
         self.from
     }
 
     /// Whether nobody between the two ends can listen: it is in TLS, or does not leave this host.
-    pub const fn is_private(&self) -> bool {
+    pub fn is_private(&self) -> bool {
         match self.stream {
             Stream::Tls(_) => true,
-            Stream::Plain(_) => self.from.ip().to_canonical().is_loopback(),
+            Stream::Plain(_) => match self.from {
+                From::Network(from) => from.ip().to_canonical().is_loopback(),
+                From::Local => true,
+            },
+            Stream::Local(_) => true,
         }
     }
 

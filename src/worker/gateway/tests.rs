@@ -1,11 +1,15 @@
 //! The gateway as those see it who dial it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use bytes::BytesMut;
+use lambda_agent::address::GatewayAddress;
 use lambda_agent::tls::{self, Stream};
 use lambda_agent::wire::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::store::sqlite::SqliteStore;
@@ -18,7 +22,7 @@ struct World {
     tasks: Tasks,
     _events: mpsc::Receiver<Event>,
     _load: watch::Sender<crate::worker::dispatch::Load>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
@@ -41,13 +45,15 @@ impl World {
             changed: Arc::default(),
         })
         .unwrap();
-        let listener = Arc::new(TcpListener::bind("0.0.0.0:0").await.unwrap());
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (listening, cancel) = (gateway.clone(), tasks.token());
-        tasks.run("gateway", async move {
-            listening.listen(listener, cancel).await.unwrap();
-        });
-        Self { gateway, port, tasks, _events: events, _load: load, _dir: dir }
+        for listener in [Listener::Network(listener), Listener::local(&socket(&dir)).unwrap()] {
+            let (listening, cancel) = (gateway.clone(), tasks.token());
+            tasks.run("gateway", async move {
+                listening.listen(Arc::new(listener), cancel).await.unwrap();
+            });
+        }
+        Self { gateway, port, tasks, _events: events, _load: load, dir }
     }
 
     fn here(&self) -> SocketAddr {
@@ -67,6 +73,10 @@ impl World {
     async fn stop(self) {
         self.tasks.stop(Duration::from_secs(10)).await;
     }
+}
+
+fn socket(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("gateway.sock")
 }
 
 async fn say(stream: &mut Stream, message: Message) {
@@ -124,6 +134,11 @@ async fn only_this_host_may_talk_without_tls() {
     };
     let (_, answer) = hello(world.elsewhere(), None, agent).await;
     assert!(refusal(answer).contains("without TLS"));
+    let mut by_file = Stream::to(&GatewayAddress::Local(socket(&world.dir)), None).await.unwrap();
+    say(&mut by_file, caller()).await;
+    session(hear(&mut by_file).await);
+    let mode = std::fs::metadata(socket(&world.dir)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "and only its own user by the file");
     let other: Fingerprint = "00".repeat(32).parse().unwrap();
     let error = tls::dial(world.elsewhere(), Some(other)).await.unwrap_err();
     assert!(tls::is_stranger(&error), "{error}");

@@ -302,6 +302,7 @@ async fn options_that_cannot_be_are_refused_at_the_start() {
             policy: std::sync::Arc::new(
                 lambda_openstack::policy::Enforcer::of_defaults(lambda_openstack::api::default_rules()).unwrap(),
             ),
+            local: None,
             tasks: lambda_openstack::task::Tasks::new(),
             shutdown: tokio_util::sync::CancellationToken::new(),
             health: lambda_openstack::health::Health::new(Vec::new()),

@@ -55,6 +55,7 @@ impl Service {
             policy: std::sync::Arc::new(
                 lambda_openstack::policy::Enforcer::of_defaults(lambda_openstack::api::default_rules()).unwrap(),
             ),
+            local: None,
             tasks: tasks.clone(),
             shutdown: tasks.token(),
             health: lambda_openstack::health::Health::new(Vec::new()),
