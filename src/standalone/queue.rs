@@ -41,7 +41,7 @@ use serde_json::{Value, json};
 use crate::model::Timestamp;
 
 use fault::{Fault, Result};
-use lane::{Access, Lane};
+use lane::{Access, Lane, Lasting};
 use request::Query;
 
 /// Tells the time. There is one in [`crate::clock`]; tests bring their own.
@@ -141,8 +141,25 @@ impl Queue {
         T: Send + 'static,
         F: FnOnce(&Connection, i64) -> Result<T> + Send + 'static,
     {
+        self.change(Lasting::Flushed, work).await
+    }
+
+    /// Changes who holds what. Messages whose claim a power cut undoes are free again, as at the claim's end.
+    async fn write_claim<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, i64) -> Result<T> + Send + 'static,
+    {
+        self.change(Lasting::Written, work).await
+    }
+
+    async fn change<T, F>(&self, lasting: Lasting, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, i64) -> Result<T> + Send + 'static,
+    {
         let clock = Arc::clone(&self.shared.clock);
-        self.shared.writer.run(move |connection| work(connection, clock().as_millis())).await
+        self.shared.writer.run(lasting, move |connection| work(connection, clock().as_millis())).await
     }
 
     /// Looks at the file; `work` gets the connection and the time.
@@ -152,7 +169,7 @@ impl Queue {
         F: FnOnce(&Connection, i64) -> Result<T> + Send + 'static,
     {
         let clock = Arc::clone(&self.shared.clock);
-        self.shared.reader.run(move |connection| work(connection, clock().as_millis())).await
+        self.shared.reader.run(Lasting::Flushed, move |connection| work(connection, clock().as_millis())).await
     }
 
     /// Whether both threads answer.

@@ -165,6 +165,8 @@ impl Intake {
         // What is in the store runs, while the queue is still being told.
         if !works.is_empty() {
             self.dispatch.tell(DispatchEvent::Work(works)).await;
+            // It goes first.
+            tokio::task::yield_now().await;
         }
         let ids: Vec<_> = claim.messages.into_iter().map(|message| message.id).collect();
         // What cannot be deleted comes again and inserts nothing new.

@@ -53,11 +53,14 @@ impl Platform {
         let mut wanted = 1;
         let mut pause = self.options.poll_min;
         let mut rest = None;
+        // Whether there is probably more than what was claimed last: then the next claim does not wait for the store.
+        let mut is_ahead = true;
         loop {
             // What is claimed is finished; nothing new is claimed.
             let ended = cancel.is_cancelled();
             // What the store is slow to take is not piled up here.
-            while !ended && rest.is_none() && looking.len() < wanted && taking.len() < self.options.claims {
+            let most = if is_ahead { self.options.claims } else { 1 };
+            while !ended && rest.is_none() && looking.len() < wanted && taking.len() < most {
                 looking.push(self.look(&cancel));
             }
             let look = tokio::select! {
@@ -65,8 +68,8 @@ impl Platform {
                     rest = None;
                     continue;
                 }
-                () = self.nudge.notified(), if rest.is_some() => {
-                    (rest, pause) = (None, self.options.poll_min);
+                () = self.nudge.notified(), if rest.is_some() || !is_ahead => {
+                    (rest, pause, is_ahead) = (None, self.options.poll_min, true);
                     continue;
                 }
                 () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {
@@ -74,7 +77,6 @@ impl Platform {
                     continue;
                 }
                 Some(look) = looking.next() => match look {
-                    // The next claim does not wait for the store.
                     Some(Ok(Some(claimed))) => {
                         let look = if claimed.is_full { Look::Full } else { Look::Some };
                         taking.push(self.intake.take_in(&self.source, claimed.claim, &cancel));
@@ -90,6 +92,7 @@ impl Platform {
                 },
                 else => return Ok(()),
             };
+            is_ahead = look == Look::Full;
             match look {
                 Look::Full => {
                     wanted = (wanted + 1).min(self.options.claims);

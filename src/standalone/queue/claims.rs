@@ -93,7 +93,7 @@ pub(super) async fn create(
     let salt = queue.salt();
     let path = format!("/v2/queues/{name}/claims");
     let claimed = queue
-        .write(move |connection, now| match queues::find(connection, &caller.project, &name)? {
+        .write_claim(move |connection, now| match queues::find(connection, &caller.project, &name)? {
             Some(row) => claim(connection, &caller.project, &row, &name, salt, now, terms, limit),
             None => Ok(None),
         })
@@ -231,7 +231,7 @@ pub(super) async fn update(
     let missing = missing(&caller, &name, &item);
     let salt = queue.salt();
     queue
-        .write(move |connection, now| {
+        .write_claim(move |connection, now| {
             let row = queues::find(connection, &caller.project, &name)?.ok_or_else(|| missing.clone())?;
             let claim = find(connection, &row, &item, salt, now)?.ok_or(missing)?;
             connection
@@ -247,7 +247,7 @@ pub(super) async fn update(
 pub(super) async fn release(State(queue): State<Queue>, caller: Caller, target: Target) -> Result<StatusCode> {
     let salt = queue.salt();
     queue
-        .write(move |connection, now| {
+        .write_claim(move |connection, now| {
             if let Some(row) = queues::find(connection, &caller.project, &target.queue)?
                 && let Some(claim) = find(connection, &row, &target.item, salt, now)?
             {

@@ -2,9 +2,11 @@
 //!
 //! The writer takes whatever has gathered while the disk was busy into one transaction (group commit) and answers all
 //! of it after the commit: an answer means that the change survives a crash, and the number of changes a second is not
-//! bound by the number of flushes. A change that is refused is undone alone. The reader works on the committed state,
+//! bound by the number of flushes. What says so itself is not flushed: it survives the end of the process, and that of
+//! the machine from the next flush on. A change that is refused is undone alone. The reader works on the committed state,
 //! one request at a time, so whoever was answered sees what it wrote.
 
+use std::cell::Cell;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -35,8 +37,17 @@ struct Reply {
 }
 
 enum Order {
-    Run(Job),
+    Run(Job, Lasting),
     Stop,
+}
+
+/// How much an answer promises of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// It survives a power cut.
+    Flushed,
+    /// It survives a crash of this process; should a power cut undo it, everybody can bear that.
+    Written,
 }
 
 /// One thread with its connection, and the way to it.
@@ -64,23 +75,25 @@ impl Lane {
             Access::Write => "queue-writer",
             Access::Read => "queue-reader",
         };
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || Thread { connection, access, clock, waiting }.serve())?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // As it was opened.
+            let lasting = Cell::new(Lasting::Flushed);
+            Thread { connection, lasting, access, clock, waiting }.serve();
+        })?;
         Ok(Self { orders, room: Arc::new(Semaphore::new(WAITING_MAX)), thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs `work` on the thread, in a transaction, and answers after its commit. Nothing of it stays when it answers
     /// `Err`.
-    pub(super) async fn run<T, F>(&self, work: F) -> Result<T>
+    pub(super) async fn run<T, F>(&self, lasting: Lasting, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| Fault::unavailable())?;
         let (answer, answered) = oneshot::channel();
-        let order = Order::Run(Box::new(move |connection| reply(work(connection), answer, permit)));
-        self.orders.try_send(order).map_err(|_| Fault::unavailable())?;
+        let job: Job = Box::new(move |connection| reply(work(connection), answer, permit));
+        self.orders.try_send(Order::Run(job, lasting)).map_err(|_| Fault::unavailable())?;
         answered.await.map_err(|_| Fault::unavailable())?
     }
 
@@ -113,8 +126,17 @@ fn reply<T: Send + 'static>(
     Reply { keep, send: Box::new(send) }
 }
 
+/// What the thread does after a transaction.
+enum Then {
+    /// It goes on; there may be a job that would not join.
+    Go(Option<(Job, Lasting)>),
+    Stop,
+}
+
 struct Thread {
     connection: Connection,
+    /// How the connection commits now.
+    lasting: Cell<Lasting>,
     access: Access,
     clock: Clock,
     waiting: Receiver<Order>,
@@ -125,9 +147,13 @@ impl Thread {
         let mut collect_at = Instant::now();
         loop {
             match self.waiting.recv_timeout(collect_at.saturating_duration_since(Instant::now())) {
-                Ok(Order::Run(job)) => {
-                    if self.batch(job) {
-                        return;
+                Ok(Order::Run(job, lasting)) => {
+                    let mut next = Some((job, lasting));
+                    while let Some((job, lasting)) = next.take() {
+                        match self.batch(job, lasting) {
+                            Then::Go(left) => next = left,
+                            Then::Stop => return,
+                        }
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -141,13 +167,13 @@ impl Thread {
     }
 
     /// Runs this job and those that wait behind it in one transaction; whether the order to stop was among them.
-    fn batch(&self, first: Job) -> bool {
-        if let Err(error) = self.begin() {
+    fn batch(&self, first: Job, lasting: Lasting) -> Then {
+        if let Err(error) = self.set(lasting).and_then(|()| self.begin()) {
             tracing::error!(error = %error, "the queue's database does not begin a transaction: {error}");
             // The job is dropped, and with it the sender that its caller waits on.
-            return false;
+            return Then::Go(None);
         }
-        let mut stop = false;
+        let mut then = Then::Go(None);
         let mut replies = Vec::new();
         let mut next = Some(first);
         while let Some(job) = next.take() {
@@ -156,12 +182,16 @@ impl Thread {
                 // A full disk or a broken one makes SQLite undo the whole transaction, with what others did in it.
                 tracing::error!("the queue's database gave up a transaction");
                 finish(replies, false);
-                return false;
+                return Then::Go(None);
             }
             if self.access == Access::Write && replies.len() < BATCH_MAX {
                 match self.waiting.try_recv() {
-                    Ok(Order::Run(job)) => next = Some(job),
-                    Ok(Order::Stop) => stop = true,
+                    // What need not be flushed may be flushed with the others, but not the other way round.
+                    Ok(Order::Run(job, Lasting::Flushed)) if lasting == Lasting::Written => {
+                        then = Then::Go(Some((job, Lasting::Flushed)));
+                    }
+                    Ok(Order::Run(job, Lasting::Flushed | Lasting::Written)) => next = Some(job),
+                    Ok(Order::Stop) => then = Then::Stop,
                     Err(_) => {}
                 }
             }
@@ -175,7 +205,7 @@ impl Thread {
             }
         };
         finish(replies, committed);
-        stop
+        then
     }
 
     /// Runs one job so that it can be undone alone.
@@ -197,6 +227,18 @@ impl Thread {
                 reply
             }
         }
+    }
+
+    /// How the next transaction is committed.
+    fn set(&self, lasting: Lasting) -> rusqlite::Result<()> {
+        if self.lasting.replace(lasting) != lasting {
+            let synchronous = match lasting {
+                Lasting::Flushed => "full",
+                Lasting::Written => "normal",
+            };
+            self.connection.pragma_update(None, "synchronous", synchronous)?;
+        }
+        Ok(())
     }
 
     fn begin(&self) -> rusqlite::Result<()> {
@@ -243,17 +285,24 @@ mod tests {
     }
 
     async fn put(lane: &Lane, n: i64) -> Result<()> {
-        lane.run(move |connection| Ok(connection.execute("INSERT INTO t VALUES (?1)", [n]).map(|_| ())?)).await
+        lane.run(Lasting::Flushed, move |connection| {
+            Ok(connection.execute("INSERT INTO t VALUES (?1)", [n]).map(|_| ())?)
+        })
+        .await
     }
 
     async fn kept(lane: &Lane) -> i64 {
-        lane.run(|connection| Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)).await.unwrap()
+        lane.run(Lasting::Flushed, |connection| {
+            Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)
+        })
+        .await
+        .unwrap()
     }
 
     /// Runs all of `jobs` in one transaction: they gather behind one that waits for them.
     async fn together(lane: &Lane, jobs: Vec<futures::future::BoxFuture<'_, Result<()>>>) -> Vec<Result<()>> {
         let (go, wait) = mpsc::channel();
-        let first = lane.run(move |_| {
+        let first = lane.run(Lasting::Flushed, move |_| {
             wait.recv().unwrap();
             Ok(())
         });
@@ -272,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_refused_is_undone_alone() {
         let lane = lane();
-        let refused = lane.run(|connection| {
+        let refused = lane.run(Lasting::Flushed, |connection| {
             connection.execute("INSERT INTO t VALUES (7)", [])?;
             Err(Fault::request("no"))
         });
@@ -287,9 +336,9 @@ mod tests {
     async fn nobody_is_told_that_a_given_up_transaction_was_kept() {
         let lane = lane();
         // What SQLite does by itself when the disk is full.
-        let broken = lane.run(|connection| Ok(connection.execute_batch("ROLLBACK")?));
+        let broken = lane.run(Lasting::Flushed, |connection| Ok(connection.execute_batch("ROLLBACK")?));
         let (go, wait) = mpsc::channel();
-        let first = lane.run(move |connection| {
+        let first = lane.run(Lasting::Flushed, move |connection| {
             wait.recv().unwrap();
             connection.execute("INSERT INTO t VALUES (1)", [])?;
             Ok(())
@@ -310,7 +359,7 @@ mod tests {
     async fn a_closed_lane_has_finished_what_waited_and_takes_no_more() {
         let lane = lane();
         let (go, wait) = mpsc::channel();
-        let first = lane.run(move |_| {
+        let first = lane.run(Lasting::Flushed, move |_| {
             wait.recv().unwrap();
             Ok(())
         });
