@@ -12,3 +12,4 @@ pub mod pool;
 pub mod rate;
 pub mod retry;
 pub mod share;
+pub mod width;

@@ -13,7 +13,12 @@ use super::intake::{Claimed, Intake, IntakeError, Source};
 use crate::openstack::OpenStackError;
 use crate::openstack::zaqar;
 use crate::scheduler::polls::Look;
+use crate::scheduler::width::Width;
 use crate::task::chain;
+
+/// The pause after a look that found nothing though something was said to have come: Zaqar notifies of a message some
+/// milliseconds before it can be claimed. It doubles like all others.
+const SOON: Duration = Duration::from_millis(1);
 
 /// What looks at the platform queue.
 pub struct Platform {
@@ -50,7 +55,7 @@ impl Platform {
         }
         let mut looking = FuturesUnordered::new();
         let mut taking = FuturesUnordered::new();
-        let mut wanted = 1;
+        let mut width = Width::new(self.options.claims);
         let mut pause = self.options.poll_min;
         let mut rest = None;
         // Whether there is probably more than what was claimed last: then the next claim does not wait for the store.
@@ -60,16 +65,18 @@ impl Platform {
             let ended = cancel.is_cancelled();
             // What the store is slow to take is not piled up here.
             let most = if is_ahead { self.options.claims } else { 1 };
-            while !ended && rest.is_none() && looking.len() < wanted && taking.len() < most {
+            while !ended && rest.is_none() && looking.len() < width.wanted() && taking.len() < most {
                 looking.push(self.look(&cancel));
             }
             let look = tokio::select! {
+                // The next claim is on its way before what the last one got is looked at.
+                biased;
                 () = cancel.cancelled(), if rest.is_some() => {
                     rest = None;
                     continue;
                 }
                 () = self.nudge.notified(), if rest.is_some() || !is_ahead => {
-                    (rest, pause, is_ahead) = (None, self.options.poll_min, true);
+                    (rest, pause, is_ahead) = (None, SOON.min(self.options.poll_min), true);
                     continue;
                 }
                 () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {
@@ -93,14 +100,10 @@ impl Platform {
                 else => return Ok(()),
             };
             is_ahead = look == Look::Full;
+            width.came(look, looking.len(), Instant::now().into_std());
             match look {
-                Look::Full => {
-                    wanted = (wanted + 1).min(self.options.claims);
-                    pause = self.options.poll_min;
-                }
-                Look::Some => pause = self.options.poll_min,
+                Look::Full | Look::Some => pause = self.options.poll_min,
                 Look::Empty | Look::Failed => {
-                    wanted = 1;
                     if looking.is_empty() {
                         rest = Some(Instant::now() + pause);
                         pause = (pause * 2).min(self.options.poll_max);

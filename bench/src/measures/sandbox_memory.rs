@@ -1,6 +1,7 @@
 //! The private memory of an idle Python sandbox: what one more of them takes, `Private_Clean + Private_Dirty` of
 //! `smaps_rollup`.
 //!
+//! The instance has run for a while: its zygote, which imports the library while it has nothing else to do, has all of it.
 //! Eight sandboxes of eight functions that have been called once, beside eight `python3` that wait for their standard input
 //! and have imported nothing but what the interpreter imports by itself: both share what they share with their likes.
 
@@ -20,6 +21,8 @@ use crate::stats::{P50, Rounds, Side};
 const ROUNDS: usize = 3;
 const PROCESSES: usize = 8;
 const PEER: &str = "an idle python3";
+/// In which a zygote imports the library, several times over.
+const IMPORTS: Duration = Duration::from_secs(4);
 
 const PID: &str = "import os\ndef handler(event, context):\n    return os.getpid()\n";
 
@@ -56,6 +59,9 @@ pub async fn run(bench: &Bench) -> Result<Found> {
     let mut rounds = Rounds::default();
     for _ in 0..ROUNDS {
         let service = Standalone::start(bench, "").await?;
+        service.api.python("first", PID, json!({})).await?;
+        service.api.connection().post(&invocations("first"), Bytes::from_static(b"{}")).await?;
+        tokio::time::sleep(IMPORTS).await;
         let mut pids = Vec::new();
         for number in 0..PROCESSES {
             let name = format!("idle-{number}");
