@@ -19,11 +19,11 @@ pub mod provisioned;
 pub mod queues;
 pub mod reap;
 pub mod record;
+mod reloadable;
 pub mod trusts;
 pub mod wake;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,9 +41,6 @@ use crate::model::worker::{Worker as WorkerRecord, WorkerState};
 use crate::model::{DeploymentId, Invalid, WorkerId};
 use crate::openstack::{keystone, zaqar};
 use crate::scheduler::offer::Offers;
-use crate::scheduler::plan::Limits;
-use crate::scheduler::pool::PoolTerms;
-use crate::scheduler::retry::Backoff;
 use crate::store::{Retention, Store, StoreError};
 use crate::task::{OnFailure, TaskError, Tasks};
 use crate::telemetry::metrics::Metrics;
@@ -52,9 +49,8 @@ use dispatch::IsolationRules;
 use fleet::{DriverSetup, Maker};
 use gateway::Listener;
 use once::{Once, until};
+use reloadable::Reloadable;
 
-/// How long an event may wait for a busy sandbox before another one is worth its start: about what a start costs.
-const TARGET_WAIT: Duration = Duration::from_millis(50);
 /// Synchronous calls held for each execution that may run.
 const CALLS_PER_RUNNING: u32 = 8;
 
@@ -127,14 +123,6 @@ pub struct Worker {
     parts: Reloadable,
 }
 
-/// What options are made from again on SIGHUP.
-struct Reloadable {
-    offers: Offers,
-    pools: Vec<PoolTerms>,
-    isolation: IsolationRules,
-    dead_letter_queue: QueueName,
-}
-
 impl Worker {
     /// Starts a worker's tasks. When it returns, the gateway listens and the worker is known to the others.
     ///
@@ -199,7 +187,9 @@ impl Worker {
         let makers = parts.drivers.iter().map(|setup| {
             let address = match &setup.gateway {
                 // The network does as well, so that a path that is too long is no reason to stop.
-                Some(GatewayAddress::Local(path)) => listen_at(path, &mut listeners).unwrap_or(gateway_address.into()),
+                Some(GatewayAddress::Local(path)) => {
+                    Listener::also_at(path, &mut listeners).unwrap_or(gateway_address.into())
+                }
                 Some(address) => address.clone(),
                 None => gateway_address.into(),
             };
@@ -481,48 +471,6 @@ impl Worker {
         if let Err(error) = self.store.delete_worker(self.me).await {
             let error = crate::task::chain(&error);
             tracing::warn!(error, "the worker's record could not be removed: {error}");
-        }
-    }
-}
-
-/// Listens at a path as well, if that can be.
-fn listen_at(path: &Path, listeners: &mut Vec<Listener>) -> Option<GatewayAddress> {
-    match Listener::local(path) {
-        Ok(listener) => {
-            listeners.push(listener);
-            Some(GatewayAddress::Local(path.to_owned()))
-        }
-        Err(error) => {
-            let path = path.display();
-            tracing::warn!(path = %path, error = %error, "the gateway cannot listen at {path}: {error}");
-            None
-        }
-    }
-}
-
-impl Reloadable {
-    fn options(&self, o: &WorkerOptions) -> dispatch::Options {
-        dispatch::Options {
-            limits: Limits {
-                starting: o.max_starting,
-                keep_alive: dispatch::keep_alive(o),
-                instance_keep_alive: Duration::from_secs(o.instance_keep_alive),
-                offers: self.offers.clone(),
-                target_wait: TARGET_WAIT,
-            },
-            pools: self.pools.clone(),
-            max_running: o.max_running,
-            max_running_per_project: if o.max_running_per_project == 0 {
-                o.max_running
-            } else {
-                o.max_running_per_project
-            },
-            max_sandboxes_per_function: o.max_sandboxes_per_function,
-            init_timeout: Duration::from_secs(o.init_timeout),
-            isolation: self.isolation.clone(),
-            log_limit_bytes: o.log_limit_kib * 1024,
-            backoff: Backoff { base: Duration::from_secs_f64(o.retry_base), max: Duration::from_secs_f64(o.retry_max) },
-            dead_letter_queue: self.dead_letter_queue.clone(),
         }
     }
 }

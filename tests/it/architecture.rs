@@ -205,9 +205,10 @@ fn the_agent_knows_nothing_of_the_service_and_the_service_only_what_they_share()
             let shared: &[&str] = match file.room().as_str() {
                 "api" => &["wire", "archive", "tls"],
                 // How an agent is started is between it and the driver.
-                "driver" => &["args", "wire"],
+                "driver" => &["address", "args", "wire"],
                 // Both ends of a connection have it.
-                "worker" => &["tls", "wire"],
+                "worker" => &["address", "tls", "wire"],
+                "service" => &["address"],
                 _ => &["wire"],
             };
             if path.get(1).is_none_or(|module| !shared.contains(&module.as_str())) {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use lambda_agent::address::GatewayAddress;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::connection::Arrived;
@@ -31,6 +32,21 @@ impl Listener {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Self::Local(listener))
+    }
+
+    /// Listens at a path as well, if that can be.
+    pub fn also_at(path: &Path, listeners: &mut Vec<Self>) -> Option<GatewayAddress> {
+        match Self::local(path) {
+            Ok(listener) => {
+                listeners.push(listener);
+                Some(GatewayAddress::Local(path.to_owned()))
+            }
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(path = %path, error = %error, "the gateway cannot listen at {path}: {error}");
+                None
+            }
+        }
     }
 
     pub(super) async fn accept(&self) -> io::Result<Arrived> {

@@ -109,6 +109,24 @@ async fn executions_are_filtered_sorted_and_paged() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_on_its_way_to_the_store_is_waited_for() {
+    let service = Service::new().await;
+    let function = service.function("f").await;
+    let execution = Service::unwritten(&function, clock::now());
+    let path = format!("/v1/executions/{}", execution.id);
+    let (answer, ()) = tokio::join!(service.get(&path), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        service.store.insert_executions(std::slice::from_ref(&execution)).await.unwrap();
+    });
+    assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (200, &json!(execution.id)));
+    // One that never comes is not waited for for long, and an old one not at all.
+    let missing = Service::unwritten(&function, clock::now());
+    service.get(&format!("/v1/executions/{}", missing.id)).await.is_error(404, "function.execution.not_found");
+    let path = "/v1/executions/018f0000-0000-7000-8000-000000000000";
+    service.get(path).await.is_error(404, "function.execution.not_found");
+}
+
+#[tokio::test]
 async fn a_page_of_large_records_ends_early_and_leads_on() {
     let service = Service::new().await;
     let function = service.function("f").await;

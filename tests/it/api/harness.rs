@@ -141,22 +141,27 @@ impl Service {
 
     /// A queued execution of a function, in the store.
     pub async fn execution(&self, function: &Function, received_at: Timestamp) -> Execution {
+        let execution = Self::unwritten(function, received_at);
+        self.store.insert_executions(std::slice::from_ref(&execution)).await.unwrap();
+        execution
+    }
+
+    /// The same, which is not in the store.
+    pub fn unwritten(function: &Function, received_at: Timestamp) -> Execution {
         let event = Event::from_value(
             json!({"id": format!("e-{received_at}"), "source": "test", "type": "made", "data": {"n": 1}}),
             "",
         )
         .unwrap();
         let origin = Origin::Queue { queue: "lambda-events".to_owned(), message_id: "m1".to_owned(), trigger_id: None };
-        let execution = Execution::receive(
+        Execution::receive(
             ExecutionId::generate(),
             function,
             origin,
             EventSummary::from(&event),
             event.payload(),
             received_at,
-        );
-        self.store.insert_executions(std::slice::from_ref(&execution)).await.unwrap();
-        execution
+        )
     }
 
     /// Puts a changed record in the place of one that was read.
