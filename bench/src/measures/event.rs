@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::bench::{Bench, Found, now};
 use crate::peers::{Listener, MINISTACK, Ministack};
 use crate::report::{Row, Target};
-use crate::service::{PATIENCE, QUEUE, Standalone, messages, posts};
+use crate::service::{Api, PATIENCE, QUEUE, Standalone, messages, posts};
 use crate::stats::{P50, P95, Rounds, Side, alternating};
 
 const ROUNDS: usize = 5;
@@ -24,14 +24,54 @@ pub const STAMP: &str =
     "import time\ndef handler(event, context):\n    at = time.time()\n    return [event['data'], at]\n";
 
 /// How long nothing happens before the event of this number: never in step with whoever looks regularly.
-pub fn pause(number: usize) -> Duration {
+fn pause(number: usize) -> Duration {
     Duration::from_millis(700 + (number as u64 * 137) % 500)
 }
 
 /// When the handler was entered, by the number of the event.
-pub fn entered(executions: &[Value]) -> BTreeMap<u64, f64> {
+pub fn entered(executions: &[Value]) -> BTreeMap<usize, f64> {
     let of = |execution: &Value| Some((execution["result"][0].as_u64()?, execution["result"][1].as_f64()?));
-    executions.iter().filter_map(of).collect()
+    executions.iter().filter_map(of).filter_map(|(number, at)| Some((usize::try_from(number).ok()?, at))).collect()
+}
+
+/// Rounds of single events on a service that has handled one event of the function `event`, whose handler is [`STAMP`]:
+/// `post` posts the event of a number, `peer` has the peer handle one and says how many milliseconds that took.
+pub async fn rounds(
+    api: &Api,
+    mut post: impl AsyncFnMut(usize) -> Result<()>,
+    mut peer: impl AsyncFnMut(usize) -> Result<f64>,
+) -> Result<Rounds> {
+    let mut rounds = Rounds::default();
+    let (mut number, mut ours) = (0, 1);
+    for side in alternating(ROUNDS) {
+        let mut samples = Vec::new();
+        let mut posted = BTreeMap::new();
+        for _ in 0..EVENTS {
+            number += 1;
+            tokio::time::sleep(pause(number)).await;
+            match side {
+                Side::Ours => {
+                    posted.insert(number, now());
+                    post(number).await?;
+                }
+                Side::Peer => samples.push(peer(number).await?),
+            }
+        }
+        if side == Side::Ours {
+            ours += posted.len();
+            let times = entered(&api.finished("event", ours, PATIENCE).await?);
+            for (number, asked) in posted {
+                samples.push((times.get(&number).context("an event is lost")? - asked) * 1e3);
+            }
+        }
+        rounds.push(side, samples);
+    }
+    Ok(rounds)
+}
+
+/// How [`rounds`] went, for the table.
+pub fn note() -> String {
+    format!("{ROUNDS} rounds of {EVENTS} events each, 0.7 to 1.2 s apart; posted → handler entered")
 }
 
 /// Takes the measure.
@@ -52,43 +92,25 @@ pub async fn run(bench: &Bench) -> Result<Found> {
     service.api.finished("event", 1, PATIENCE).await?;
     ministack.post("warm").await?;
     listener.entered("warm").await?;
-    let mut rounds = Rounds::default();
-    let (mut number, mut ours) = (0, 1);
-    for side in alternating(ROUNDS) {
-        let mut samples = Vec::new();
-        let mut posted = BTreeMap::new();
-        for _ in 0..EVENTS {
-            number += 1;
-            tokio::time::sleep(pause(number)).await;
-            match side {
-                Side::Ours => {
-                    let body = messages("event", None, [json!(number)]);
-                    posted.insert(number as u64, now());
-                    poster.post(&posts(QUEUE), body).await?;
-                }
-                Side::Peer => {
-                    let text = number.to_string();
-                    let asked = now();
-                    ministack.post(&text).await?;
-                    samples.push((listener.entered(&text).await? - asked) * 1e3);
-                }
-            }
-        }
-        if side == Side::Ours {
-            ours += posted.len();
-            let times = entered(&service.api.finished("event", ours, PATIENCE).await?);
-            for (number, asked) in posted {
-                samples.push((times.get(&number).context("an event is lost")? - asked) * 1e3);
-            }
-        }
-        rounds.push(side, samples);
-    }
+    let rounds = rounds(
+        &service.api,
+        async |number| {
+            poster.post(&posts(QUEUE), messages("event", None, [json!(number)])).await?;
+            Ok(())
+        },
+        async |number| {
+            let text = number.to_string();
+            let asked = now();
+            ministack.post(&text).await?;
+            Ok((listener.entered(&text).await? - asked) * 1e3)
+        },
+    )
+    .await?;
     ministack.stop().await?;
     service.stop().await?;
-    let note = format!("{ROUNDS} rounds of {EVENTS} events each, 0.7 to 1.2 s apart; posted → handler entered");
     let rows = vec![
         Row::of("event on an idle service, standalone, p50", "ms", &rounds, P50, MINISTACK, Target::AtMost(0.3))
-            .note(note),
+            .note(note()),
         Row::of("event on an idle service, standalone, p95", "ms", &rounds, P95, MINISTACK, Target::Information),
     ];
     Ok(Found::compared("event on an idle service, standalone", MINISTACK, rounds, rows))

@@ -3,23 +3,20 @@
 //! As in `event`. The peer is a bare client that posts one message and, as soon as that is answered, claims it: what Zaqar
 //! itself takes for both, with nothing waited for, nothing written down, and no handler.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use lambda_openstack::openstack::zaqar;
 use serde_json::json;
 
-use super::event::{STAMP, entered, pause};
-use crate::bench::{Bench, Found, now};
+use super::event::{self, STAMP};
+use crate::bench::{Bench, Found};
 use crate::cloud::{Cloud, Deployment, message};
 use crate::program::free_port;
 use crate::report::{Row, Target};
 use crate::service::PATIENCE;
-use crate::stats::{P50, P95, Rounds, Side, alternating};
+use crate::stats::{P50, P95};
 
-const ROUNDS: usize = 5;
-const EVENTS: usize = 8;
 const PEER: &str = "a bare post + claim";
 
 /// How long a claim hides its messages: Zaqar's least.
@@ -36,44 +33,29 @@ pub async fn run(bench: &Bench) -> Result<Found> {
     zaqar.post(&service.queue, &[message("event", &service.project, &json!(0))?]).await?;
     service.api.finished("event", 1, PATIENCE).await?;
     let bare = format!("bare-{}", uuid::Uuid::new_v4().simple());
-    let mut rounds = Rounds::default();
-    let (mut number, mut ours) = (0, 1);
-    for side in alternating(ROUNDS) {
-        let mut samples = Vec::new();
-        let mut posted = BTreeMap::new();
-        for _ in 0..EVENTS {
-            number += 1;
-            tokio::time::sleep(pause(number)).await;
+    let rounds = event::rounds(
+        &service.api,
+        async |number| {
+            zaqar.post(&service.queue, &[message("event", &service.project, &json!(number))?]).await?;
+            Ok(())
+        },
+        async |number| {
             let message = message("event", &service.project, &json!(number))?;
-            match side {
-                Side::Ours => {
-                    posted.insert(number as u64, now());
-                    zaqar.post(&service.queue, &[message]).await?;
-                }
-                Side::Peer => {
-                    let begun = Instant::now();
-                    zaqar.post(&bare, &[message]).await?;
-                    let claim = zaqar.claim(&bare, 1, TTL, TTL).await?.context("nothing to claim")?;
-                    samples.push(begun.elapsed().as_secs_f64() * 1e3);
-                    let ids: Vec<_> = claim.messages.into_iter().map(|message| message.id).collect();
-                    let _ = zaqar.delete_claimed(&bare, &ids, &claim.id).await?;
-                }
-            }
-        }
-        if side == Side::Ours {
-            ours += posted.len();
-            let times = entered(&service.api.finished("event", ours, PATIENCE).await?);
-            for (number, asked) in posted {
-                samples.push((times.get(&number).context("an event is lost")? - asked) * 1e3);
-            }
-        }
-        rounds.push(side, samples);
-    }
+            let begun = Instant::now();
+            zaqar.post(&bare, &[message]).await?;
+            let claim = zaqar.claim(&bare, 1, TTL, TTL).await?.context("nothing to claim")?;
+            let took = begun.elapsed().as_secs_f64() * 1e3;
+            let ids: Vec<_> = claim.messages.into_iter().map(|message| message.id).collect();
+            let _ = zaqar.delete_claimed(&bare, &ids, &claim.id).await?;
+            Ok(took)
+        },
+    )
+    .await?;
     zaqar.delete_queue(&bare).await?;
     service.stop().await?;
-    let note = format!("{ROUNDS} rounds of {EVENTS} events each, 0.7 to 1.2 s apart; posted → handler entered");
     let rows = vec![
-        Row::of("event on an idle service, real Zaqar, p50", "ms", &rounds, P50, PEER, Target::AtMost(1.5)).note(note),
+        Row::of("event on an idle service, real Zaqar, p50", "ms", &rounds, P50, PEER, Target::AtMost(1.5))
+            .note(event::note()),
         Row::of("event on an idle service, real Zaqar, p95", "ms", &rounds, P95, PEER, Target::Information),
     ];
     Ok(Found::compared("event on an idle service, real Zaqar", PEER, rounds, rows))
