@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use lambda_openstack::model::Timestamp;
 use lambda_openstack::openstack::nova::{Client, Hints, NewServer, ServerNetwork};
 use lambda_openstack::openstack::{Session, glance, neutron};
 use serde_json::json;
@@ -39,16 +40,48 @@ fn configuration(cloud: &Cloud, more: &str) -> Result<String> {
     ))
 }
 
-/// A call of a function that has no sandbox; milliseconds until its answer.
-async fn call(service: &Deployment, name: &str) -> Result<f64> {
+/// Where the time of a call went, in milliseconds.
+struct Call {
+    took: f64,
+    /// From the server's record until its agent has called.
+    boot: f64,
+    /// The sandbox's start, in the guest.
+    init: f64,
+}
+
+impl Call {
+    /// The medians, in words.
+    fn parts(calls: &[Self]) -> String {
+        let median = |of: fn(&Self) -> f64| {
+            let mut all: Vec<f64> = calls.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all.get(all.len() / 2).copied().unwrap_or_default()
+        };
+        let (boot, init) = (median(|call| call.boot), median(|call| call.init));
+        format!("ordered → agent has called {boot:.0} ms; start of the sandbox in the guest {init:.0} ms")
+    }
+}
+
+/// A call of a function that has no sandbox, until its answer.
+async fn call(service: &Deployment, name: &str) -> Result<Call> {
     let more = json!({"isolation": "vm", "memory": 64, "timeout": 60});
     service.api.python(name, &format!("{STAMP}# {name}\n"), more).await?;
     let mut connection = service.api.connection();
     let begun = Instant::now();
     connection.post(&invocations(name), Bytes::from_static(b"{}")).await?;
     let took = begun.elapsed().as_secs_f64() * 1e3;
+    // The record is written after the answer.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let instances = service.api.ok("GET", "/v1/instances?all_projects=true", None).await?;
+    let executions = service.api.ok("GET", &format!("/v1/executions?function={name}"), None).await?;
+    let at = |name: &str| -> Option<Timestamp> { instances["instances"][0][name].as_str()?.parse().ok() };
+    let boot = at("created_at").zip(at("ready_at")).and_then(|(created, ready)| {
+        let millis = ready.as_millis() - created.as_millis();
+        i32::try_from(millis).ok().map(f64::from)
+    });
+    let init = executions["executions"][0]["init_ms"].as_f64();
     service.api.delete(name).await?;
-    Ok(took)
+    Ok(Call { took, boot: boot.unwrap_or_default(), init: init.unwrap_or_default() })
 }
 
 async fn bare(bench: &Bench, session: &Session, cloud: &Cloud) -> Result<f64> {
@@ -97,14 +130,16 @@ pub async fn cold(bench: &Bench) -> Result<Found> {
     let cloud = Cloud::up(bench).await?;
     let session = cloud.service.session()?;
     let service = Deployment::start(bench, &cloud, &configuration(&cloud, "")?).await?;
-    let mut rounds = Rounds::default();
+    let (mut rounds, mut calls) = (Rounds::default(), Vec::new());
     // The first guest of a host is slower than all that follow.
     bare(bench, &session, &cloud).await?;
     for (round, side) in alternating(ROUNDS).into_iter().enumerate() {
         let sample = match side {
             Side::Ours => {
-                let took = call(&service, &format!("nova-{round}")).await?;
+                let call = call(&service, &format!("nova-{round}")).await?;
                 super::no_instances(&service).await?;
+                let took = call.took;
+                calls.push(call);
                 took
             }
             Side::Peer => bare(bench, &session, &cloud).await?,
@@ -113,7 +148,8 @@ pub async fn cold(bench: &Bench) -> Result<Found> {
     }
     service.stop().await?;
     let row = Row::of("Nova, cold start", "ms", &rounds, P50, PEER, Target::AtMost(1.1));
-    let note = format!("{ROUNDS} times each; asked → answered. Guests run on emulated processors");
+    let parts = Call::parts(&calls);
+    let note = format!("{ROUNDS} times each; asked → answered; {parts}. Guests run on emulated processors");
     Ok(Found::compared("Nova, cold start", PEER, rounds, vec![row.note(note)]))
 }
 
@@ -121,16 +157,18 @@ pub async fn cold(bench: &Bench) -> Result<Found> {
 pub async fn pool(bench: &Bench) -> Result<Found> {
     let cloud = Cloud::up(bench).await?;
     let service = Deployment::start(bench, &cloud, &configuration(&cloud, "pools = python3/64:1")?).await?;
-    let mut rounds = Rounds::default();
+    let (mut rounds, mut calls) = (Rounds::default(), Vec::new());
     for round in 0..ROUNDS {
         super::instances(&service, 1).await?;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        rounds.push(Side::Ours, vec![call(&service, &format!("pool-{round}")).await?]);
+        calls.push(call(&service, &format!("pool-{round}")).await?);
+        rounds.push(Side::Ours, calls.last().map(|call| vec![call.took]).unwrap_or_default());
         // The server goes with its last function, and the pool gets another one.
         tokio::time::sleep(Duration::from_secs(4)).await;
     }
     service.stop().await?;
     let row = Row::of("Nova, start from the pool", "ms", &rounds, P50, "a bound", Target::Bound(50.0));
-    let note = format!("{ROUNDS} times; asked → answered. Guests run on emulated processors");
+    let parts = Call::parts(&calls);
+    let note = format!("{ROUNDS} times; asked → answered; {parts}. Guests run on emulated processors");
     Ok(Found::compared("Nova, start from the pool", "none", rounds, vec![row.note(note)]))
 }
