@@ -33,7 +33,7 @@ const PAGE_BYTES: usize = 16 << 20;
 
 /// How often a record that is not there is looked for again, and after which pause: for longer than a worker keeps one
 /// before it writes it (`worker::record`).
-const LOOKS: u32 = 10;
+const LOOKS: u32 = 15;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Only records whose ids are not older than this, in milliseconds, are looked for again.
 const NEW_MILLIS: i64 = 2000;

@@ -115,7 +115,7 @@ async fn a_record_that_is_on_its_way_to_the_store_is_waited_for() {
     let execution = Service::unwritten(&function, clock::now());
     let path = format!("/v1/executions/{}", execution.id);
     let (answer, ()) = tokio::join!(service.get(&path), async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         service.store.insert_executions(std::slice::from_ref(&execution)).await.unwrap();
     });
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (200, &json!(execution.id)));
