@@ -73,7 +73,7 @@ async fn run(started: Started) -> anyhow::Result<()> {
     // The queue in this process knows no Keystone.
     config.service_auth = ServiceAuthOptions::default();
     if config.worker.gateway_bind == WorkerOptions::default().gateway_bind {
-        // Nobody but our own children and our own API dials it: any port will do.
+        // Our own children and our own API have shorter ways: any port will do.
         config.worker.gateway_bind = "127.0.0.1:0".to_owned();
     }
 

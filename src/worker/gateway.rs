@@ -107,6 +107,25 @@ pub struct Parts {
     pub changed: Arc<Notify>,
 }
 
+#[cfg(test)]
+impl Parts {
+    /// Of a worker that does nothing else.
+    pub fn of_test(dispatch: Dispatch, store: Arc<dyn Store>, tasks: Tasks) -> Self {
+        Self {
+            me: WorkerId::generate(),
+            caller_secret: random_secret(),
+            dispatch,
+            functions: Functions::new(Arc::clone(&store)),
+            store,
+            tasks,
+            metrics: Metrics::new("test"),
+            max_calls: 1,
+            nudged: [Arc::default(), Arc::default()],
+            changed: Arc::default(),
+        }
+    }
+}
+
 impl Gateway {
     /// A gateway that expects nobody yet.
     ///

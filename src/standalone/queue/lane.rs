@@ -166,7 +166,7 @@ impl Thread {
         }
     }
 
-    /// Runs this job and those that wait behind it in one transaction; whether the order to stop was among them.
+    /// Runs this job and those that wait behind it and may join it in one transaction.
     fn batch(&self, first: Job, lasting: Lasting) -> Then {
         if let Err(error) = self.set(lasting).and_then(|()| self.begin()) {
             tracing::error!(error = %error, "the queue's database does not begin a transaction: {error}");
@@ -231,12 +231,13 @@ impl Thread {
 
     /// How the next transaction is committed.
     fn set(&self, lasting: Lasting) -> rusqlite::Result<()> {
-        if self.lasting.replace(lasting) != lasting {
+        if self.lasting.get() != lasting {
             let synchronous = match lasting {
                 Lasting::Flushed => "full",
                 Lasting::Written => "normal",
             };
             self.connection.pragma_update(None, "synchronous", synchronous)?;
+            self.lasting.set(lasting);
         }
         Ok(())
     }
@@ -299,10 +300,14 @@ mod tests {
         .unwrap()
     }
 
-    /// Runs all of `jobs` in one transaction: they gather behind one that waits for them.
-    async fn together(lane: &Lane, jobs: Vec<futures::future::BoxFuture<'_, Result<()>>>) -> Vec<Result<()>> {
+    /// Runs all of `jobs` in one transaction, if they may join `first`: they gather behind one that waits for them.
+    async fn together(
+        lane: &Lane,
+        first: Lasting,
+        jobs: Vec<futures::future::BoxFuture<'_, Result<()>>>,
+    ) -> Vec<Result<()>> {
         let (go, wait) = mpsc::channel();
-        let first = lane.run(Lasting::Flushed, move |_| {
+        let first = lane.run(first, move |_| {
             wait.recv().unwrap();
             Ok(())
         });
@@ -319,6 +324,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_to_be_flushed_never_joins_what_is_not() {
+        let lane = &lane();
+        // SQLite's own words for it: 1 is normal, 2 is full.
+        let commits_with = |lasting: Lasting, expected: i64| async move {
+            lane.run(lasting, move |connection| {
+                let found: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+                assert_eq!(found, expected, "{lasting:?}");
+                Ok(())
+            })
+            .await
+        };
+        let jobs: Vec<futures::future::BoxFuture<Result<()>>> = vec![
+            Box::pin(commits_with(Lasting::Written, 1)),
+            Box::pin(commits_with(Lasting::Flushed, 2)),
+            Box::pin(commits_with(Lasting::Written, 2)),
+        ];
+        assert_eq!(together(lane, Lasting::Written, jobs).await, [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(commits_with(Lasting::Written, 1).await, Ok(()));
+        assert_eq!(commits_with(Lasting::Flushed, 2).await, Ok(()));
+    }
+
+    #[tokio::test]
     async fn what_is_refused_is_undone_alone() {
         let lane = lane();
         let refused = lane.run(Lasting::Flushed, |connection| {
@@ -327,7 +354,7 @@ mod tests {
         });
         let jobs: Vec<futures::future::BoxFuture<Result<()>>> =
             vec![Box::pin(put(&lane, 1)), Box::pin(refused), Box::pin(put(&lane, 1)), Box::pin(put(&lane, 2))];
-        let results = together(&lane, jobs).await;
+        let results = together(&lane, Lasting::Flushed, jobs).await;
         assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
         assert_eq!(kept(&lane).await, 2);
     }

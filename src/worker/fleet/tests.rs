@@ -10,9 +10,8 @@ use crate::model::ProjectId;
 use crate::model::runtime::RuntimeName;
 use crate::scheduler::fleet::Purpose;
 use crate::store::sqlite::SqliteStore;
-use crate::telemetry::metrics::Metrics;
 use crate::worker::dispatch::Load;
-use crate::worker::functions::Functions;
+use crate::worker::gateway::Parts;
 
 /// A cloud that answers an order only when it is let: what is ordered is not to be found before.
 #[derive(Default)]
@@ -67,19 +66,8 @@ async fn world() -> World {
     let store: Arc<dyn Store> = Arc::new(store);
     let (dispatch, events, load) = Dispatch::channel();
     let (tasks, me, cloud) = (Tasks::new(), WorkerId::generate(), Arc::new(SlowCloud::default()));
-    let gateway = Gateway::new(crate::worker::gateway::Parts {
-        me,
-        caller_secret: String::new(),
-        dispatch: dispatch.clone(),
-        functions: Functions::new(Arc::clone(&store)),
-        store: Arc::clone(&store),
-        tasks: tasks.clone(),
-        metrics: Metrics::new("test"),
-        max_calls: 1,
-        nudged: [Arc::default(), Arc::default()],
-        changed: Arc::default(),
-    })
-    .unwrap();
+    let parts = Parts::of_test(dispatch.clone(), Arc::clone(&store), tasks.clone());
+    let gateway = Gateway::new(Parts { me, ..parts }).unwrap();
     let access = GatewayAccess { address: "127.0.0.1:9".parse().unwrap(), fingerprint: None };
     let driver: Arc<dyn Driver> = Arc::<SlowCloud>::clone(&cloud);
     let makers = [(Isolation::Vm, Maker { driver, gateway: access, watch: Duration::from_secs(60) })].into();

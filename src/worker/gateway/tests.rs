@@ -32,19 +32,8 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(store);
         let (dispatch, events, load) = Dispatch::channel();
         let tasks = Tasks::new();
-        let gateway = Gateway::new(Parts {
-            me: WorkerId::generate(),
-            caller_secret: SECRET.to_owned(),
-            dispatch,
-            functions: Functions::new(Arc::clone(&store)),
-            store,
-            tasks: tasks.clone(),
-            metrics: Metrics::new("test"),
-            max_calls: 1,
-            nudged: [Arc::default(), Arc::default()],
-            changed: Arc::default(),
-        })
-        .unwrap();
+        let parts = Parts::of_test(dispatch, store, tasks.clone());
+        let gateway = Gateway::new(Parts { caller_secret: SECRET.to_owned(), ..parts }).unwrap();
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         for listener in [Listener::Network(listener), Listener::local(&socket(&dir)).unwrap()] {
