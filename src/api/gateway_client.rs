@@ -1,5 +1,6 @@
 //! How the API reaches workers: one multiplexed connection to each gateway, kept while it is good, and none to a worker in
-//! the same process; which worker a call goes to; and what may be tried again. A call that may have reached a worker is never sent a second time.
+//! the same process; which worker a call goes to; and what may be tried again. A call that may have reached a worker is
+//! never sent a second time.
 
 mod announce;
 mod choose;

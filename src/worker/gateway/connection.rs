@@ -34,24 +34,24 @@ pub enum Arrived {
 
 impl Arrived {
     /// Where it comes from.
-    pub const fn from(&self) -> From {
+    pub const fn from(&self) -> Peer {
         match self {
-            Self::Network(_, from) => From::Network(*from),
-            Self::Local(_) => From::Local,
+            Self::Network(_, from) => Peer::Network(*from),
+            Self::Local(_) => Peer::Local,
         }
     }
 }
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
-pub enum From {
+pub enum Peer {
     /// An address.
     Network(SocketAddr),
     /// A process of this host that may write to the socket's file.
     Local,
 }
 
-impl fmt::Display for From {
+impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(from) => write!(f, "{from}"),
@@ -64,7 +64,7 @@ impl fmt::Display for From {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    from: From,
+    from: Peer,
     input: BytesMut,
     output: BytesMut,
     is_flushed: bool,
@@ -98,20 +98,18 @@ impl Connection {
     }
 
     /// Where it comes from.
-    pub const fn from(&self) -> From {
+    pub const fn from(&self) -> Peer {
         self.from
     }
 
     /// Whether nobody between the two ends can listen: it is in TLS, or does not leave this host.
     pub fn is_private(&self) -> bool {
-        match self.stream {
-            Stream::Tls(_) => true,
-            Stream::Plain(_) => match self.from {
-                From::Network(from) => from.ip().to_canonical().is_loopback(),
-                From::Local => true,
-            },
-            Stream::Local(_) => true,
-        }
+        let is_encrypted = matches!(self.stream, Stream::Tls(_));
+        is_encrypted
+            || match self.from {
+                Peer::Network(from) => from.ip().to_canonical().is_loopback(),
+                Peer::Local => true,
+            }
     }
 
     /// Puts a frame behind what is to be written. It goes out with the next [`Self::turn`]s.
